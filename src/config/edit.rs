@@ -1,0 +1,1 @@
+//! Changes one option of a UCI file and keeps every other byte.

@@ -1,0 +1,1 @@
+//! Reader for the UCI file format (libuci `file.c`).

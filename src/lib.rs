@@ -1,0 +1,8 @@
+//! A kill switch for routers, kept as a property of the kernel's rules.
+//!
+//! Data flows in one direction; a module imports only from those named before it:
+//! [`config`] and [`observe`] → [`policy`] → [`ruleset`] → [`backend`] → kernel, and back from the
+//! kernel through the backend's reader to [`status`]. Pure modules do no input or output, and the
+//! modules that do decide nothing.
+
+pub mod config;
