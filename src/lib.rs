@@ -6,3 +6,7 @@
 //! modules that do decide nothing.
 
 pub mod config;
+pub mod observe;
+pub mod policy;
+pub mod ruleset;
+pub mod types;

@@ -1,0 +1,548 @@
+//! What the sections and options of `/etc/config/vpn-killswitch` mean.
+//!
+//! Responsible for turning a parsed file into a [`Config`], or into every error in it at once: with
+//! line, section, option, what was found, what is allowed and, for a misspelt word, which one was
+//! probably meant. Must not skip a section, guess a value or look at the system.
+
+use std::net::IpAddr;
+
+use super::uci::{Opt, Package, Section, Value};
+use super::{Config, ConfigError, EndpointConfig, ExemptConfig, Host, RouterMode};
+use crate::types::{DevicePattern, Family, Mac, Net, Ports, Proto, port};
+
+/// The pass mark when none is configured: outside the masks of pbr (`0x00ff0000`) and mwan3
+/// (`0x3f00`).
+pub const DEFAULT_PASS_MARK: u32 = 0x1000_0000;
+
+/// More `config exempt` sections than this are refused: each is a rule that every packet of a client
+/// meets. One section may list any number of addresses, which cost one lookup.
+pub const EXEMPT_MAX: usize = 64;
+
+/// More `config endpoint` sections than this are refused, for the same reason.
+pub const ENDPOINT_MAX: usize = 64;
+
+/// Ports that carry DNS: plain and over TLS/QUIC (RFC 1035, 7858, 9250), multicast DNS (RFC 6762)
+/// and LLMNR (RFC 4795).
+pub const DNS_PORTS: [u16; 4] = [53, 853, 5353, 5355];
+
+const KILLSWITCH_OPTIONS: [&str; 13] = [
+    "enabled",
+    "tunnel_interface",
+    "tunnel_device",
+    "local_interface",
+    "local_device",
+    "router",
+    "reject",
+    "port_forward_replies",
+    "ntp",
+    "bootstrap_dns",
+    "log",
+    "pass_mark",
+    "schema",
+];
+const ENDPOINT_OPTIONS: [&str; 7] =
+    ["name", "host", "port", "proto", "mark", "user", "source_port"];
+const EXEMPT_OPTIONS: [&str; 7] =
+    ["name", "enabled", "src_mac", "src_ip", "dest_ip", "dest_port", "proto"];
+const SECTION_KINDS: [&str; 3] = ["killswitch", "endpoint", "exempt"];
+
+/// The one layout of the file that this version knows.
+const SCHEMA: u32 = 1;
+
+/// Gives the file its meaning.
+///
+/// # Errors
+/// Every error in it, in the order of its lines.
+pub fn interpret(package: &Package) -> Result<Config, Vec<ConfigError>> {
+    let mut errors = Vec::new();
+    let mut config = Config::default();
+    let mut main: Option<&Section> = None;
+    let (mut endpoints, mut exempts) = (0usize, 0usize);
+
+    for section in &package.sections {
+        match section.kind.as_str() {
+            "killswitch" => match main {
+                None => {
+                    main = Some(section);
+                    killswitch(section, &mut config, &mut errors);
+                }
+                Some(first) => errors.push(ConfigError::of(
+                    section,
+                    format!(
+                        "a second 'config killswitch'; the first is in line {}: join them",
+                        first.line
+                    ),
+                )),
+            },
+            "endpoint" => {
+                endpoints += 1;
+                if let Some(endpoint) = endpoint(section, endpoints, &mut errors) {
+                    config.endpoints.push(endpoint);
+                }
+            }
+            "exempt" => {
+                exempts += 1;
+                if let Some(exempt) = exempt(section, exempts, &mut errors) {
+                    config.exempts.push(exempt);
+                }
+            }
+            other => errors.push(ConfigError::of(
+                section,
+                format!(
+                    "unknown section type '{other}'{}; known are {}",
+                    meant(other, &SECTION_KINDS),
+                    SECTION_KINDS.join(", ")
+                ),
+            )),
+        }
+    }
+
+    match main {
+        None => {
+            errors.push(ConfigError::file("there is no section 'config killswitch'".to_owned()))
+        }
+        Some(section) => contradictions(section, &config, &mut errors),
+    }
+    for (count, max, kind) in
+        [(endpoints, ENDPOINT_MAX, "endpoint"), (exempts, EXEMPT_MAX, "exempt")]
+    {
+        if count > max {
+            errors.push(ConfigError::file(format!(
+                "{count} sections 'config {kind}', at most {max} are allowed; one section may list \
+                 many addresses"
+            )));
+        }
+    }
+
+    errors.sort_by_key(|e| e.line);
+    if errors.is_empty() { Ok(config) } else { Err(errors) }
+}
+
+fn killswitch(section: &Section, config: &mut Config, errors: &mut Vec<ConfigError>) {
+    let mut read = Reader::new(section, &KILLSWITCH_OPTIONS, errors);
+    read.scalar("schema", "the number 1", |t| (t.parse() == Ok(SCHEMA)).then_some(()));
+    config.enabled = read.boolean("enabled").unwrap_or(false);
+    config.tunnel_interfaces = read.list("tunnel_interface", interface_name);
+    config.tunnel_devices = read.list("tunnel_device", DevicePattern::parse);
+    config.local_interfaces = read.list("local_interface", interface_name);
+    config.local_devices = read.list("local_device", DevicePattern::parse);
+    config.router = read
+        .scalar("router", "strict, dns or open", |t| match t {
+            "strict" => Some(RouterMode::Strict),
+            "dns" => Some(RouterMode::Dns),
+            "open" => Some(RouterMode::Open),
+            _ => None,
+        })
+        .unwrap_or(RouterMode::Strict);
+    config.reject = read.boolean("reject").unwrap_or(true);
+    config.port_forward_replies = read.boolean("port_forward_replies").unwrap_or(false);
+    config.ntp = read.boolean("ntp").unwrap_or(true);
+    config.bootstrap_dns = read.list("bootstrap_dns", |t| {
+        t.parse::<IpAddr>().map_err(|_| "it is not an address").and_then(unicast)
+    });
+    config.log = read.boolean("log").unwrap_or(true);
+    config.pass_mark = read
+        .scalar("pass_mark", "one bit as a hexadecimal number, such as 0x10000000", |t| {
+            number(t).filter(|n| n.count_ones() == 1)
+        })
+        .unwrap_or(DEFAULT_PASS_MARK);
+}
+
+/// What is wrong only when options are seen together.
+fn contradictions(section: &Section, config: &Config, errors: &mut Vec<ConfigError>) {
+    for tunnel in &config.tunnel_devices {
+        for local in &config.local_devices {
+            if tunnel.overlaps(local) {
+                errors.push(ConfigError::of(
+                    section,
+                    format!(
+                        "tunnel_device '{tunnel}' and local_device '{local}' name the same device: \
+                         a tunnel's far side is not a local network"
+                    ),
+                ));
+            }
+        }
+    }
+    for name in &config.tunnel_interfaces {
+        if config.local_interfaces.contains(name) {
+            errors.push(ConfigError::of(
+                section,
+                format!("interface '{name}' is listed as tunnel_interface and as local_interface"),
+            ));
+        }
+    }
+    if config.enabled {
+        if config.tunnel_devices.is_empty() && config.tunnel_interfaces.is_empty() {
+            errors.push(ConfigError::of(
+                section,
+                "enabled without a tunnel: add list tunnel_interface or list tunnel_device"
+                    .to_owned(),
+            ));
+        }
+        if config.local_devices.is_empty() && config.local_interfaces.is_empty() {
+            errors.push(ConfigError::of(
+                section,
+                "enabled without a local network, which would lock you out: add list \
+                 local_interface or list local_device"
+                    .to_owned(),
+            ));
+        }
+    }
+}
+
+fn endpoint(
+    section: &Section,
+    ordinal: usize,
+    errors: &mut Vec<ConfigError>,
+) -> Option<EndpointConfig> {
+    let before = errors.len();
+    let mut read = Reader::new(section, &ENDPOINT_OPTIONS, errors);
+    let name = read.scalar("name", "a name of at most 32 printable characters", label);
+    let host = read.scalar("host", "an address or a host name", host);
+    let proto = read
+        .scalar("proto", "udp, tcp, gre, esp, ah, 6in4 or a protocol number", Proto::parse)
+        .unwrap_or(Proto::Udp);
+    let port_number = read.scalar("port", "a port from 1 to 65535", port);
+    let source_port = read.scalar("source_port", "a port from 1 to 65535", port);
+    let mark = read.scalar("mark", "a packet mark other than 0, such as 0xca6c", |t| {
+        number(t).filter(|n| *n != 0)
+    });
+    let user =
+        read.scalar("user", "a user's name or number", |t| user_name(t).then(|| t.to_owned()));
+
+    if host.is_none() && !read.has("host") {
+        read.missing("host", "the VPN server's address or name");
+    }
+    if proto.has_ports() && port_number.is_none() && !read.has("port") {
+        read.missing("port", "the VPN server's port, from 1 to 65535");
+    }
+    if !proto.has_ports() && (read.has("port") || read.has("source_port")) {
+        read.error(
+            if read.has("port") { "port" } else { "source_port" },
+            format!("protocol {proto} has no ports: remove it, or set proto to udp or tcp"),
+        );
+    }
+    if proto.has_ports()
+        && port_number.is_some_and(|p| DNS_PORTS.contains(&p))
+        && mark.is_none()
+        && user.is_none()
+    {
+        read.error(
+            "port",
+            "an endpoint on a DNS port would let the router's own DNS questions out: add option \
+             mark (WireGuard's fwmark) or option user (the VPN's own user)"
+                .to_owned(),
+        );
+    }
+    if errors.len() > before {
+        return None;
+    }
+    Some(EndpointConfig {
+        name: name.unwrap_or_else(|| format!("endpoint {ordinal}")),
+        host: host?,
+        proto,
+        port: port_number,
+        source_port,
+        mark,
+        user,
+        line: section.line,
+    })
+}
+
+fn exempt(
+    section: &Section,
+    ordinal: usize,
+    errors: &mut Vec<ConfigError>,
+) -> Option<ExemptConfig> {
+    let before = errors.len();
+    let mut read = Reader::new(section, &EXEMPT_OPTIONS, errors);
+    let exempt = ExemptConfig {
+        name: read
+            .scalar("name", "a name of at most 32 printable characters", label)
+            .unwrap_or_else(|| format!("exempt {ordinal}")),
+        enabled: read.boolean("enabled").unwrap_or(true),
+        src_mac: read.list("src_mac", Mac::parse),
+        src_ip: read.list("src_ip", exempt_net),
+        dest_ip: read.list("dest_ip", exempt_net),
+        dest_port: read.list("dest_port", Ports::parse),
+        proto: read.scalar("proto", "tcp, udp, icmp, icmpv6, gre, esp or a number", Proto::parse),
+        line: section.line,
+    };
+    if exempt.src_mac.is_empty()
+        && exempt.src_ip.is_empty()
+        && exempt.dest_ip.is_empty()
+        && exempt.dest_port.is_empty()
+        && !["src_mac", "src_ip", "dest_ip", "dest_port"].iter().any(|o| read.has(o))
+    {
+        read.error_here(
+            "it names nothing and would exempt everyone: add src_mac, src_ip, dest_ip or dest_port"
+                .to_owned(),
+        );
+    }
+    if exempt.proto.is_some_and(|p| !p.has_ports()) && !exempt.dest_port.is_empty() {
+        read.error(
+            "dest_port",
+            "only tcp and udp have ports: change proto or remove it".to_owned(),
+        );
+    }
+    // Empty means any, so of both families.
+    let of = |nets: &[Net], family| nets.is_empty() || nets.iter().any(|n| n.family() == family);
+    if !Family::BOTH.iter().any(|f| of(&exempt.src_ip, *f) && of(&exempt.dest_ip, *f)) {
+        read.error(
+            "dest_ip",
+            "src_ip and dest_ip are of different families: no packet has both".to_owned(),
+        );
+    }
+    (errors.len() == before).then_some(exempt)
+}
+
+fn exempt_net(text: &str) -> Result<Net, &'static str> {
+    match Net::parse(text) {
+        Ok(net) if net.is_everything() => {
+            Err("it is every address: use 'vpn-killswitch pause' or 'disable' to open everything")
+        }
+        other => other,
+    }
+}
+
+fn unicast(addr: IpAddr) -> Result<IpAddr, &'static str> {
+    if addr.is_unspecified() || addr.is_multicast() || addr.is_loopback() {
+        return Err("it is not the address of another host");
+    }
+    if matches!(addr, IpAddr::V4(a) if a.is_broadcast()) {
+        return Err("it is the broadcast address");
+    }
+    Ok(addr)
+}
+
+/// A netifd interface or firewall zone: what `uci` accepts as a section name.
+fn interface_name(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    if text.len() > 64 || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.@".contains(&b)) {
+        return Err("an interface's name is made of letters, digits and . - _ @");
+    }
+    Ok(text.to_owned())
+}
+
+fn label(text: &str) -> Option<String> {
+    let fits = !text.trim().is_empty() && text.chars().count() <= 32;
+    (fits && !text.chars().any(char::is_control)).then(|| text.to_owned())
+}
+
+fn user_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 32
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.$".contains(&b))
+}
+
+/// An IP literal, or a name by the rules of RFC 1123 section 2.1.
+fn host(text: &str) -> Option<Host> {
+    if let Ok(addr) = text.parse::<IpAddr>() {
+        return unicast(addr).ok().map(Host::Addr);
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let labels_fit = name.split('.').all(|label| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    });
+    // "1.2.3" or "300.1.1.1" is a mistyped address, not a name: no top-level domain is numeric.
+    let numeric_end =
+        name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    (name.len() <= 253 && labels_fit && !numeric_end).then(|| Host::Name(name.to_ascii_lowercase()))
+}
+
+/// A 32-bit number, decimal or with `0x`.
+fn number(text: &str) -> Option<u32> {
+    let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hex) => (hex, 16),
+        None => (text, 10),
+    };
+    digits
+        .bytes()
+        .all(|b| b.is_ascii_hexdigit())
+        .then(|| u32::from_str_radix(digits, radix).ok())?
+}
+
+/// Reads one section's options and collects what is wrong with them.
+struct Reader<'a> {
+    section: &'a Section,
+    errors: &'a mut Vec<ConfigError>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(section: &'a Section, known: &[&'static str], errors: &'a mut Vec<ConfigError>) -> Self {
+        for option in &section.options {
+            if !known.contains(&option.name.as_str()) {
+                errors.push(ConfigError::of_option(
+                    section,
+                    option,
+                    option.line,
+                    format!(
+                        "unknown option{}; known are {}",
+                        meant(&option.name, known),
+                        known.join(", ")
+                    ),
+                ));
+            }
+        }
+        Self { section, errors }
+    }
+
+    fn find(&self, name: &str) -> Option<&'a Opt> {
+        self.section.options.iter().find(|o| o.name == name)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    fn error(&mut self, name: &str, message: String) {
+        let error = match self.find(name) {
+            Some(option) => ConfigError::of_option(self.section, option, option.line, message),
+            None => ConfigError {
+                option: Some(name.to_owned()),
+                ..ConfigError::of(self.section, message)
+            },
+        };
+        self.errors.push(error);
+    }
+
+    fn error_here(&mut self, message: String) {
+        self.errors.push(ConfigError::of(self.section, message));
+    }
+
+    fn missing(&mut self, name: &str, what: &str) {
+        self.error(name, format!("missing; it names {what}"));
+    }
+
+    fn scalar<T>(
+        &mut self,
+        name: &str,
+        allowed: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let option = self.find(name)?;
+        let bytes = match &option.value {
+            Value::One(bytes) => bytes,
+            Value::List(_) => {
+                self.error(name, format!("written as a list; use: option {name} '…' ({allowed})"));
+                return None;
+            }
+        };
+        let parsed = std::str::from_utf8(bytes).ok().and_then(parse);
+        if parsed.is_none() {
+            self.error(name, format!("found {}, allowed is {allowed}", quoted(bytes)));
+        }
+        parsed
+    }
+
+    /// The words that OpenWrt's `config_get_bool` knows (/lib/functions.sh).
+    fn boolean(&mut self, name: &str) -> Option<bool> {
+        self.scalar(
+            name,
+            "1 or 0 (on, off, true, false, yes, no, enabled, disabled)",
+            |t| match t {
+                "1" | "on" | "true" | "yes" | "enabled" => Some(true),
+                "0" | "off" | "false" | "no" | "disabled" => Some(false),
+                _ => None,
+            },
+        )
+    }
+
+    /// A list, or an option with words between white space, as firewall4 reads them.
+    fn list<T: PartialEq>(
+        &mut self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, &'static str>,
+    ) -> Vec<T> {
+        let Some(option) = self.find(name) else { return Vec::new() };
+        let mut out: Vec<T> = Vec::new();
+        let mut one =
+            |bytes: &[u8], line: u32, errors: &mut Vec<ConfigError>| match std::str::from_utf8(
+                bytes,
+            )
+            .map_err(|_| "it is not text")
+            .and_then(&parse)
+            {
+                Ok(value) if out.contains(&value) => {}
+                Ok(value) => out.push(value),
+                Err(why) => errors.push(ConfigError::of_option(
+                    self.section,
+                    option,
+                    line,
+                    format!("found {}: {why}", quoted(bytes)),
+                )),
+            };
+        match &option.value {
+            Value::List(items) => {
+                for item in items {
+                    one(&item.bytes, item.line, self.errors);
+                }
+            }
+            Value::One(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => {
+                one(b"", option.line, self.errors);
+            }
+            Value::One(bytes) => {
+                for word in bytes.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty()) {
+                    one(word, option.line, self.errors);
+                }
+            }
+        }
+        out
+    }
+}
+
+fn quoted(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut short: String =
+        text.chars().take(60).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().count() > 60 {
+        short.push('…');
+    }
+    format!("'{short}'")
+}
+
+/// `; did you mean 'x'?` where a known word is near.
+fn meant(word: &str, known: &[&str]) -> String {
+    known
+        .iter()
+        .map(|k| (distance(word, k), *k))
+        .min()
+        .filter(|(d, k)| *d <= 1 + k.len() / 4)
+        .map(|(_, k)| format!("; did you mean '{k}'?"))
+        .unwrap_or_default()
+}
+
+/// Edit distance with transpositions (optimal string alignment), on bytes; words are short, and a
+/// very long one is not near anything.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len().abs_diff(b.len()) > 8 {
+        return usize::MAX;
+    }
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let at = |row: &[usize], k: usize| row.get(k).copied().unwrap_or(usize::MAX / 2);
+            let mut best =
+                (at(&last, j) + usize::from(x != y)).min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x);
+            if swapped {
+                best = best.min(at(&before, j - 1) + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last.last().copied().unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+#[path = "schema_tests.rs"]
+mod tests;

@@ -1,0 +1,42 @@
+//! What exists now: links, their addresses, uplinks, names and users.
+//!
+//! Responsible for reading; decides nothing.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A network device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The kernel's name for it.
+    pub name: String,
+    /// Whether it is switched on and can carry packets (`IFF_UP` and `IFF_LOWER_UP`).
+    pub up: bool,
+    /// The router's addresses on it.
+    #[serde(default)]
+    pub addrs: Vec<IpAddr>,
+}
+
+/// Everything that was seen, at one time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// All devices but the loopback.
+    pub links: Vec<Link>,
+    /// Devices that a default route of the main table leaves by.
+    #[serde(default)]
+    pub uplinks: Vec<String>,
+    /// Devices of netifd interfaces and of firewall zones, by name.
+    #[serde(default)]
+    pub interfaces: BTreeMap<String, Vec<String>>,
+    /// Addresses of names that are known without asking anyone (`/etc/hosts`).
+    #[serde(default)]
+    pub hosts: BTreeMap<String, Vec<IpAddr>>,
+    /// Time servers by address.
+    #[serde(default)]
+    pub time_servers: Vec<IpAddr>,
+    /// User numbers by name (`/etc/passwd`).
+    #[serde(default)]
+    pub users: BTreeMap<String, u32>,
+}

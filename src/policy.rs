@@ -1,0 +1,294 @@
+//! Policy: what is a tunnel, what is local, which endpoints and exemptions there are.
+//!
+//! Pure: a [`Config`] and what was [`Observed`] go in, a [`Policy`] comes out. Knows no rule syntax
+//! and decides nothing about order: that is [`crate::ruleset`]'s.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::config::{Config, EndpointConfig, ExemptConfig, Host, RouterMode};
+use crate::observe::Observed;
+use crate::types::{DevicePattern, Family, Proto};
+
+/// Everything that the rules are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Devices that lead into a tunnel.
+    pub tunnels: Vec<DevicePattern>,
+    /// Devices that lead to a local network.
+    pub locals: Vec<DevicePattern>,
+    /// The router's own addresses on tunnel devices (not link-local ones).
+    pub tunnel_addrs: Vec<IpAddr>,
+    /// What the router itself may send.
+    pub router: RouterMode,
+    /// Refuse loudly towards local clients.
+    pub reject: bool,
+    /// Let answers to connections from outside out again.
+    pub port_forward_replies: bool,
+    /// Log refused packets.
+    pub log: bool,
+    /// The exempting bit of the packet mark.
+    pub pass_mark: u32,
+    /// VPN servers that the router may reach.
+    pub endpoints: Vec<Endpoint>,
+    /// Time servers that the router may ask (NTP, udp 123).
+    pub time_servers: Vec<IpAddr>,
+    /// Exemptions that are in force.
+    pub exempts: Vec<ExemptConfig>,
+}
+
+/// A VPN server with the addresses known for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// For people.
+    pub name: String,
+    /// Address or name as configured.
+    pub host: String,
+    /// Whether [`Self::host`] is a name, so that its addresses may change.
+    pub by_name: bool,
+    /// Its addresses; empty while the name is unresolved.
+    pub addrs: Vec<IpAddr>,
+    /// Transport protocol.
+    pub proto: Proto,
+    /// Destination port.
+    pub port: Option<u16>,
+    /// Source port that packets must have.
+    pub source_port: Option<u16>,
+    /// Packet mark that packets must have.
+    pub mark: Option<u32>,
+    /// User that must own the sending socket.
+    pub uid: Option<u32>,
+}
+
+/// Something that the user should know; it never opens anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Stable word for programs.
+    pub code: &'static str,
+    /// Whether the guarantees are affected, so that the posture is `degraded`.
+    pub degrades: bool,
+    /// What is the matter and what to do, for a person.
+    pub message: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// The configuration asks for something that cannot be known here; nothing may be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyError(pub String);
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Joins what is wanted with what exists.
+///
+/// # Errors
+/// When a device is both tunnel and local once names are resolved, or an endpoint's user does not
+/// exist. What is merely missing (a tunnel that is down, a name that does not resolve) is a warning:
+/// without it less is open, never more.
+pub fn derive(
+    config: &Config,
+    observed: &Observed,
+) -> Result<(Policy, Vec<Warning>), Vec<PolicyError>> {
+    let mut errors = Vec::new();
+    let mut warnings = Vec::new();
+
+    let mut tunnels = config.tunnel_devices.clone();
+    resolve(&config.tunnel_interfaces, "tunnel_interface", observed, &mut tunnels, &mut warnings);
+    let mut locals = config.local_devices.clone();
+    resolve(&config.local_interfaces, "local_interface", observed, &mut locals, &mut warnings);
+    for list in [&mut tunnels, &mut locals] {
+        list.sort();
+        list.dedup();
+    }
+
+    for tunnel in &tunnels {
+        for local in locals.iter().filter(|l| l.overlaps(tunnel)) {
+            errors.push(PolicyError(format!(
+                "device '{tunnel}' is a tunnel and a local network ('{local}'): remove one of them"
+            )));
+        }
+    }
+    if config.enabled && locals.is_empty() {
+        errors.push(PolicyError(
+            "none of the local networks has a device here, which would lock you out: correct \
+             local_interface, or name the device with list local_device"
+                .to_owned(),
+        ));
+    }
+
+    let is = |patterns: &[DevicePattern], name: &str| patterns.iter().any(|p| p.matches(name));
+    for name in observed.uplinks.iter().filter(|u| is(&locals, u)) {
+        warnings.push(Warning {
+            code: "local-is-uplink",
+            degrades: true,
+            message: format!(
+                "the default route leaves through '{name}', which is listed as a local network: \
+                 clients can reach the internet there without the tunnel. Remove it from the local \
+                 networks, or remove that route"
+            ),
+        });
+    }
+    for pattern in locals.iter().filter(|p| !observed.links.iter().any(|l| p.matches(&l.name))) {
+        warnings.push(Warning {
+            code: "local-missing",
+            degrades: false,
+            message: format!("no device '{pattern}' exists for a local network"),
+        });
+    }
+
+    let mut tunnel_addrs: Vec<IpAddr> = observed
+        .links
+        .iter()
+        .filter(|l| is(&tunnels, &l.name))
+        .flat_map(|l| l.addrs.iter().copied())
+        .filter(|a| !matches!(a, IpAddr::V6(a) if a.is_unicast_link_local()))
+        .collect();
+    // An address that the router also has on another device is reached there by right.
+    tunnel_addrs
+        .retain(|a| !observed.links.iter().any(|l| !is(&tunnels, &l.name) && l.addrs.contains(a)));
+    tunnel_addrs.sort();
+    tunnel_addrs.dedup();
+
+    let mut endpoints = Vec::new();
+    for wanted in &config.endpoints {
+        match endpoint(wanted, observed, &mut warnings) {
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(e) => errors.push(e),
+        }
+    }
+    if config.enabled && config.router == RouterMode::Strict && endpoints.is_empty() {
+        warnings.push(Warning {
+            code: "no-endpoint",
+            degrades: false,
+            message:
+                "mode strict without an endpoint: the router cannot reach its VPN server. Add \
+                      a 'config endpoint', or set option router to dns"
+                    .to_owned(),
+        });
+    }
+
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let mut time_servers = if config.ntp { observed.time_servers.clone() } else { Vec::new() };
+    time_servers.sort();
+    time_servers.dedup();
+    let policy = Policy {
+        tunnels,
+        locals,
+        tunnel_addrs,
+        router: config.router,
+        reject: config.reject,
+        port_forward_replies: config.port_forward_replies,
+        log: config.log,
+        pass_mark: config.pass_mark,
+        endpoints,
+        time_servers,
+        exempts: config.exempts.iter().filter(|e| e.enabled).cloned().collect(),
+    };
+    Ok((policy, warnings))
+}
+
+/// Adds the devices of netifd interfaces and firewall zones to `devices`.
+fn resolve(
+    names: &[String],
+    option: &str,
+    observed: &Observed,
+    devices: &mut Vec<DevicePattern>,
+    warnings: &mut Vec<Warning>,
+) {
+    for name in names {
+        let found = observed.interfaces.get(name).map(Vec::as_slice).unwrap_or_default();
+        let patterns: Vec<_> = found.iter().filter_map(|d| DevicePattern::parse(d).ok()).collect();
+        if patterns.is_empty() {
+            warnings.push(Warning {
+                code: "interface-unknown",
+                degrades: false,
+                message: format!(
+                    "{option} '{name}': no interface or zone of that name has a device here; \
+                     nothing is open for it"
+                ),
+            });
+        }
+        devices.extend(patterns);
+    }
+}
+
+fn endpoint(
+    wanted: &EndpointConfig,
+    observed: &Observed,
+    warnings: &mut Vec<Warning>,
+) -> Result<Endpoint, PolicyError> {
+    let (mut addrs, by_name) = match &wanted.host {
+        Host::Addr(addr) => (vec![*addr], false),
+        Host::Name(name) => (observed.hosts.get(name).cloned().unwrap_or_default(), true),
+    };
+    addrs.sort();
+    addrs.dedup();
+    if addrs.is_empty() {
+        warnings.push(Warning {
+            code: "endpoint-unresolved",
+            degrades: false,
+            message: format!(
+                "endpoint '{}': no address is known for {}, so the tunnel cannot reach it. Write its \
+                 address, or add it to /etc/hosts",
+                wanted.name, wanted.host
+            ),
+        });
+    }
+    let uid = match &wanted.user {
+        None => None,
+        Some(user) => Some(
+            user.parse().ok().or_else(|| observed.users.get(user).copied()).ok_or_else(|| {
+                PolicyError(format!(
+                    "endpoint '{}': there is no user '{user}' on this router",
+                    wanted.name
+                ))
+            })?,
+        ),
+    };
+    Ok(Endpoint {
+        name: wanted.name.clone(),
+        host: wanted.host.to_string(),
+        by_name,
+        addrs,
+        proto: wanted.proto,
+        port: wanted.port,
+        source_port: wanted.source_port,
+        mark: wanted.mark,
+        uid,
+    })
+}
+
+impl Policy {
+    /// The bit of the connection's mark that remembers "came in through an uplink": the pass mark's
+    /// neighbour, so that restoring a connection's whole mark to its packets never exempts one.
+    pub fn origin_mark(&self) -> u32 {
+        if self.pass_mark == 1 << 31 { 1 << 30 } else { self.pass_mark << 1 }
+    }
+
+    /// Whether a device of that name leads into a tunnel.
+    pub fn is_tunnel(&self, device: &str) -> bool {
+        self.tunnels.iter().any(|p| p.matches(device))
+    }
+
+    /// Whether a device of that name leads to a local network.
+    pub fn is_local(&self, device: &str) -> bool {
+        self.locals.iter().any(|p| p.matches(device))
+    }
+}
+
+impl Endpoint {
+    /// The addresses of one family.
+    pub fn addrs_of(&self, family: Family) -> impl Iterator<Item = &IpAddr> {
+        self.addrs.iter().filter(move |a| Family::of(a) == family)
+    }
+}

@@ -1,0 +1,543 @@
+//! `build`: the one place where order and security live.
+//!
+//! Reads as the policy does: each chain is an allow-list whose end is a refusal. A rule that another
+//! depends on stands directly above it, with the reason. Must not do I/O or know a backend.
+
+use super::{Action, Chain, Content, Guarantee, Hook, KeyType, Match, Rule, Ruleset, Set, Verdict};
+use crate::config::{DNS_PORTS, ExemptConfig, RouterMode};
+use crate::policy::{Endpoint, Policy};
+use crate::types::{Family, Net, Ports, Proto};
+use std::net::{IpAddr, Ipv6Addr};
+
+use Guarantee::{G1, G2, G3, G8, G9, G10, G11};
+
+/// Devices that lead into a tunnel.
+pub const TUNNELS: &str = "tunnels";
+/// Devices that lead to a local network.
+pub const LOCALS: &str = "locals";
+/// Clients that were refused, by family digit.
+pub const BLOCKED: [&str; 2] = ["blocked4", "blocked6"];
+/// Local devices whose clients are paused.
+pub const PAUSED_DEVICES: &str = "paused_devices";
+/// Paused clients, by family digit.
+pub const PAUSED: [&str; 2] = ["paused4", "paused6"];
+
+/// Seconds after which a refused client that stays silent leaves the record.
+pub const BLOCKED_TIMEOUT_SECS: u64 = 24 * 3600;
+/// Refused clients that are remembered, by family. A flood of forged sources fills the record and
+/// changes no verdict.
+pub const BLOCKED_SIZE: u32 = 1024;
+
+/// Before conntrack (−200) and every DNAT (−100): what arrives is judged as it arrived.
+const PRIORITY_INBOUND: i32 = -300;
+/// Behind DNAT (−100), so that exemptions see where a packet really goes, and behind mangle (−150),
+/// so that nobody who restores marks there has the last word.
+const PRIORITY_MARK: i32 = -99;
+/// Just before every filter chain (0): our verdict comes before any `ct state established accept`.
+const PRIORITY_FILTER: i32 = -5;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+
+/// Turns a policy into rules.
+pub fn build(policy: &Policy) -> Ruleset {
+    let mut b = Builder { policy, sets: Vec::new() };
+    b.sets.push(Set::devices(TUNNELS, &policy.tunnels));
+    b.sets.push(Set::devices(LOCALS, &policy.locals));
+    let mut chains = vec![b.inbound(), b.mark(), b.forward()];
+    chains.extend(b.output());
+    Ruleset { sets: b.sets, chains }
+}
+
+struct Builder<'a> {
+    policy: &'a Policy,
+    sets: Vec<Set>,
+}
+
+impl Builder<'_> {
+    /// G9: a packet for a tunnel's address that comes in anywhere else.
+    fn inbound(&mut self) -> Chain {
+        let mut rules = Vec::new();
+        for family in Family::BOTH {
+            let name = format!("tunnel_addr{}", family.digit());
+            let set = self.add(Set::hosts(name, key_of(family), &self.policy.tunnel_addrs));
+            rules.push(rule(
+                format!("in_tunnel_addr{}", family.digit()),
+                G9,
+                "for the tunnel's address, but not through the tunnel (CVE-2019-14899)",
+                vec![
+                    Match::Family(family),
+                    Match::DestIn(family, set),
+                    Match::InDevice(TUNNELS, false),
+                    Match::NotFromLoopback,
+                ],
+                Verdict::Drop,
+            ));
+        }
+        Chain {
+            name: "inbound",
+            hook: Hook::Prerouting,
+            priority: PRIORITY_INBOUND,
+            drop_by_default: false,
+            rules,
+        }
+    }
+
+    /// The pass mark: nobody brings it along, only pauses and exemptions of local clients get it.
+    fn mark(&mut self) -> Chain {
+        let pass = self.policy.pass_mark;
+        let origin = self.policy.origin_mark();
+        let mut rules = vec![Rule {
+            verdict: None,
+            actions: vec![Action::ClearMark(pass)],
+            ..rule(
+                "mark_clear",
+                G8,
+                "no packet arrives exempt",
+                vec![Match::Mark { mask: pass, value: pass }],
+                Verdict::Accept,
+            )
+        }];
+        if self.replies_matter() {
+            // Set once, by the packet that opens the connection: a connection that came in through a
+            // tunnel never gets it, so its answers cannot leave elsewhere when the tunnel is gone.
+            rules.push(Rule {
+                verdict: None,
+                actions: vec![Action::SetConnMark(origin)],
+                ..rule(
+                    "mark_from_uplink",
+                    G2,
+                    "remember that this connection came in through an uplink",
+                    vec![
+                        Match::InDevice(TUNNELS, false),
+                        Match::InDevice(LOCALS, false),
+                        Match::NotFromLoopback,
+                        Match::ConnNew,
+                    ],
+                    Verdict::Accept,
+                )
+            });
+        }
+
+        let exempting = |id: String, comment: &str, mut matches: Vec<Match>| {
+            matches.insert(0, Match::InDevice(LOCALS, true));
+            let rule = rule(id, G8, comment, matches, Verdict::Accept);
+            Rule { actions: vec![Action::SetMark(pass)], ..rule }
+        };
+        self.timed(PAUSED_DEVICES, KeyType::Device);
+        rules.push(exempting(
+            "pause_network".to_owned(),
+            "paused: this network, until the element expires",
+            vec![Match::InDevice(PAUSED_DEVICES, true)],
+        ));
+        for (family, set) in Family::BOTH.into_iter().zip(PAUSED) {
+            self.timed(set, key_of(family));
+            rules.push(exempting(
+                format!("pause_client{}", family.digit()),
+                "paused: this client, until the element expires",
+                vec![Match::Family(family), Match::SourceIn(family, set.to_owned())],
+            ));
+        }
+        for (n, exempt) in (1..).zip(&self.policy.exempts) {
+            for (id, matches) in self.exempt(n, exempt) {
+                rules.push(exempting(id, &format!("exempt: {}", exempt.name), matches));
+            }
+        }
+        Chain {
+            name: "mark",
+            hook: Hook::Prerouting,
+            priority: PRIORITY_MARK,
+            drop_by_default: false,
+            rules,
+        }
+    }
+
+    /// G1: an allow-list. Uplinks are never named in it.
+    fn forward(&mut self) -> Chain {
+        let p = self.policy;
+        let mut rules = vec![
+            rule(
+                "fwd_tunnel",
+                G1,
+                "through a tunnel",
+                vec![Match::OutDevice(TUNNELS)],
+                Verdict::Accept,
+            ),
+            rule(
+                "fwd_local",
+                G10,
+                "towards a local network",
+                vec![Match::OutDevice(LOCALS)],
+                Verdict::Accept,
+            ),
+            rule(
+                "fwd_pass",
+                G8,
+                "exempt or paused",
+                vec![Match::Mark { mask: p.pass_mark, value: p.pass_mark }],
+                Verdict::Accept,
+            ),
+        ];
+        if p.port_forward_replies {
+            // Before the answers: an "answer" to port 53 would be a question.
+            rules.extend(self.dns_drops("fwd"));
+            rules.push(rule(
+                "fwd_replies",
+                G1,
+                "answer to a connection that came in through an uplink (port_forward_replies)",
+                vec![Match::ConnReply, Match::ConnMark(p.origin_mark())],
+                Verdict::Accept,
+            ));
+        }
+        for (family, name) in Family::BOTH.into_iter().zip(BLOCKED) {
+            let content =
+                Content::Recorded { timeout_secs: BLOCKED_TIMEOUT_SECS, size: BLOCKED_SIZE };
+            self.sets.push(Set {
+                name: name.to_owned(),
+                key: key_of(family),
+                ranges: false,
+                content,
+            });
+            rules.push(Rule {
+                verdict: None,
+                optional: true,
+                actions: vec![Action::Record(family, name)],
+                ..rule(
+                    format!("fwd_record{}", family.digit()),
+                    G11,
+                    "remember the client that was refused",
+                    vec![Match::Family(family)],
+                    Verdict::Drop,
+                )
+            });
+        }
+        if p.log {
+            rules.push(log("fwd_log", "vpn-killswitch: refused forward: "));
+        }
+        if p.reject {
+            // Only towards local networks: to an uplink it would answer strangers.
+            let from_local = Match::InDevice(LOCALS, true);
+            rules.push(Rule {
+                optional: true,
+                ..rule(
+                    "fwd_reject_tcp",
+                    G1,
+                    "no tunnel: tell the client at once",
+                    vec![from_local.clone(), Match::Protocol(TCP)],
+                    Verdict::RejectTcp,
+                )
+            });
+            rules.push(Rule {
+                optional: true,
+                ..rule(
+                    "fwd_reject",
+                    G1,
+                    "no tunnel: tell the client at once",
+                    vec![from_local],
+                    Verdict::RejectAdmin,
+                )
+            });
+        }
+        rules.push(rule("fwd_drop", G1, "every other way out is closed", vec![], Verdict::Drop));
+        Chain {
+            name: "forward",
+            hook: Hook::Forward,
+            priority: PRIORITY_FILTER,
+            drop_by_default: true,
+            rules,
+        }
+    }
+
+    /// G2 and G3: what the router itself sends. Mode `open` has no chain.
+    fn output(&mut self) -> Option<Chain> {
+        let p = self.policy;
+        if p.router == RouterMode::Open {
+            return None;
+        }
+        let strict = p.router == RouterMode::Strict;
+        let mut rules = vec![
+            rule("out_loopback", G10, "to itself", vec![Match::ToLoopback], Verdict::Accept),
+            rule(
+                "out_tunnel",
+                G2,
+                "through a tunnel",
+                vec![Match::OutDevice(TUNNELS)],
+                Verdict::Accept,
+            ),
+            rule(
+                "out_local",
+                G10,
+                "towards a local network",
+                vec![Match::OutDevice(LOCALS)],
+                Verdict::Accept,
+            ),
+            rule(
+                "out_pass",
+                G2,
+                "carries the pass mark: sent by this program",
+                vec![Match::Mark { mask: p.pass_mark, value: p.pass_mark }],
+                Verdict::Accept,
+            ),
+        ];
+        for (n, endpoint) in (1..).zip(&p.endpoints) {
+            rules.extend(self.endpoint(n, endpoint));
+        }
+        // Before the answers: an "answer" to port 53 would be a question.
+        rules.extend(self.dns_drops("out"));
+        if strict {
+            rules.extend(link_upkeep());
+            rules.extend(self.time());
+            rules.push(rule(
+                "out_replies",
+                G2,
+                "answer to a connection that came in through an uplink",
+                vec![Match::ConnReply, Match::ConnMark(p.origin_mark())],
+                Verdict::Accept,
+            ));
+            if p.log {
+                rules.push(log("out_log", "vpn-killswitch: refused output: "));
+            }
+            if p.reject {
+                rules.push(Rule {
+                    optional: true,
+                    ..rule(
+                        "out_reject_tcp",
+                        G2,
+                        "no tunnel: tell the program at once",
+                        vec![Match::Protocol(TCP)],
+                        Verdict::RejectTcp,
+                    )
+                });
+            }
+            rules.push(rule(
+                "out_drop",
+                G2,
+                "the router sends nothing else outside the tunnel",
+                vec![],
+                Verdict::Drop,
+            ));
+        }
+        Some(Chain {
+            name: "output",
+            hook: Hook::Output,
+            priority: PRIORITY_FILTER,
+            drop_by_default: strict,
+            rules,
+        })
+    }
+
+    fn replies_matter(&self) -> bool {
+        self.policy.router == RouterMode::Strict || self.policy.port_forward_replies
+    }
+
+    fn dns_drops(&mut self, chain: &str) -> Vec<Rule> {
+        let ports = DNS_PORTS.map(|p| Ports { first: p, last: p });
+        let set = self.add(Set::ports("dns_ports", &ports));
+        [("udp", UDP), ("tcp", TCP)]
+            .map(|(name, proto)| {
+                rule(
+                    format!("{chain}_dns_{name}"),
+                    G3,
+                    "no DNS outside the tunnel",
+                    vec![Match::Protocol(proto), Match::DestPortIn(set.clone())],
+                    Verdict::Drop,
+                )
+            })
+            .into()
+    }
+
+    /// One rule per family and endpoint: address, protocol, port, and whatever else is known.
+    fn endpoint(&mut self, n: usize, endpoint: &Endpoint) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for family in Family::BOTH {
+            // A name may get its first address of either family at any time.
+            if !endpoint.by_name && endpoint.addrs_of(family).next().is_none() {
+                continue;
+            }
+            let id = format!("endpoint_{n}_{}", family.digit());
+            let set = self.add(Set::hosts(&id, key_of(family), endpoint.addrs_of(family)));
+            let mut matches = vec![
+                Match::Family(family),
+                Match::DestIn(family, set),
+                Match::Protocol(endpoint.proto.number()),
+            ];
+            matches.extend(endpoint.port.map(Match::DestPort));
+            matches.extend(endpoint.source_port.map(Match::SourcePort));
+            matches.extend(endpoint.mark.map(|value| Match::Mark { mask: u32::MAX, value }));
+            matches.extend(endpoint.uid.map(Match::SocketUser));
+            let comment = format!("VPN server: {} ({})", endpoint.name, endpoint.host);
+            rules.push(rule(id, G2, &comment, matches, Verdict::Accept));
+        }
+        rules
+    }
+
+    fn time(&mut self) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for family in Family::BOTH {
+            if !self.policy.time_servers.iter().any(|a| Family::of(a) == family) {
+                continue;
+            }
+            let name = format!("time{}", family.digit());
+            let set = self.add(Set::hosts(name, key_of(family), &self.policy.time_servers));
+            rules.push(rule(
+                format!("out_time{}", family.digit()),
+                G2,
+                "time (NTP) from the listed servers",
+                vec![
+                    Match::Family(family),
+                    Match::DestIn(family, set),
+                    Match::Protocol(UDP),
+                    Match::DestPort(123),
+                ],
+                Verdict::Accept,
+            ));
+        }
+        rules
+    }
+
+    /// The matches of one exemption: one rule for each family and, where only ports are named, for
+    /// each protocol that has them.
+    fn exempt(&mut self, n: usize, exempt: &ExemptConfig) -> Vec<(String, Vec<Match>)> {
+        let mut base = Vec::new();
+        if !exempt.src_mac.is_empty() {
+            let set = self.add(Set::macs(format!("exempt_{n}_mac"), &exempt.src_mac));
+            base.push(Match::SourceMacIn(set));
+        }
+        let protocols: Vec<Option<Proto>> = match (exempt.proto, exempt.dest_port.is_empty()) {
+            (None, false) => vec![Some(Proto::Tcp), Some(Proto::Udp)],
+            (proto, _) => vec![proto],
+        };
+        let ports = (!exempt.dest_port.is_empty())
+            .then(|| self.add(Set::ports(format!("exempt_{n}_port"), &exempt.dest_port)));
+
+        let mut variants: Vec<(String, Vec<Match>)> = Vec::new();
+        if exempt.src_ip.is_empty() && exempt.dest_ip.is_empty() {
+            variants.push((format!("exempt_{n}"), base));
+        } else {
+            for family in Family::BOTH {
+                let of_family =
+                    |nets: &[Net]| nets.is_empty() || nets.iter().any(|n| n.family() == family);
+                if !of_family(&exempt.src_ip) || !of_family(&exempt.dest_ip) {
+                    continue;
+                }
+                let mut matches = base.clone();
+                matches.push(Match::Family(family));
+                let mut add = |side: &str, nets: &[Net]| {
+                    let name = format!("exempt_{n}_{side}{}", family.digit());
+                    (!nets.is_empty()).then(|| self.add(Set::nets(name, key_of(family), nets)))
+                };
+                let (src, dest) = (add("src", &exempt.src_ip), add("dest", &exempt.dest_ip));
+                matches.extend(src.map(|set| Match::SourceIn(family, set)));
+                matches.extend(dest.map(|set| Match::DestIn(family, set)));
+                variants.push((format!("exempt_{n}_{}", family.digit()), matches));
+            }
+        }
+        let mut rules = Vec::new();
+        for (id, matches) in variants {
+            for proto in &protocols {
+                let (mut id, mut matches) = (id.clone(), matches.clone());
+                if let Some(proto) = proto {
+                    matches.push(Match::Protocol(proto.number()));
+                    if protocols.len() > 1 {
+                        id = format!("{id}_{proto}");
+                    }
+                }
+                matches.extend(ports.clone().map(Match::DestPortIn));
+                rules.push((id, matches));
+            }
+        }
+        rules
+    }
+
+    /// Adds a set once and returns its name. A set with ranges is of another kind to the kernel, so
+    /// it has another name: a change of kind is then a change of name, never of a set in use.
+    fn add(&mut self, mut set: Set) -> String {
+        if set.ranges {
+            set.name.push_str("_net");
+        }
+        let name = set.name.clone();
+        if !self.sets.iter().any(|s| s.name == name) {
+            self.sets.push(set);
+        }
+        name
+    }
+
+    fn timed(&mut self, name: &str, key: KeyType) {
+        self.sets.push(Set { name: name.to_owned(), key, ranges: false, content: Content::Timed });
+    }
+}
+
+/// DHCP, DHCPv6, neighbour discovery and multicast listening: what a link needs to stay usable, with
+/// the ports, types and hop limits of the protocols; a router never forwards any of it.
+fn link_upkeep() -> Vec<Rule> {
+    let link_local = Net::new(IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);
+    let multicast = Net::new(IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8);
+    let udp = |from, to| [Match::Protocol(UDP), Match::SourcePort(from), Match::DestPort(to)];
+    let mut rules = vec![
+        rule(
+            "out_dhcp4",
+            G2,
+            "DHCP client (RFC 2131)",
+            [&[Match::Family(Family::V4)][..], &udp(68, 67)].concat(),
+            Verdict::Accept,
+        ),
+        rule(
+            "out_dhcp6",
+            G2,
+            "DHCPv6 client (RFC 8415)",
+            [&[Match::Family(Family::V6), Match::SourceNet(link_local)][..], &udp(546, 547)]
+                .concat(),
+            Verdict::Accept,
+        ),
+    ];
+    let icmpv6 = [
+        ("out_nd_rs", 133, 255, None, "router solicitation (RFC 4861)"),
+        ("out_nd_ns", 135, 255, None, "neighbour solicitation (RFC 4861)"),
+        ("out_nd_na", 136, 255, None, "neighbour advertisement (RFC 4861)"),
+        ("out_mld_report", 131, 1, Some(multicast), "multicast listener report (RFC 2710)"),
+        ("out_mld_done", 132, 1, Some(multicast), "multicast listener done (RFC 2710)"),
+        ("out_mld2_report", 143, 1, Some(multicast), "multicast listener report (RFC 3810)"),
+    ];
+    for (id, icmp_type, hop_limit, dest, comment) in icmpv6 {
+        let mut matches = vec![Match::Family(Family::V6), Match::HopLimit(hop_limit)];
+        matches.extend(dest.map(Match::DestNet));
+        matches.extend([Match::Protocol(ICMPV6), Match::Icmpv6Type(icmp_type)]);
+        rules.push(rule(id, G2, comment, matches, Verdict::Accept));
+    }
+    rules
+}
+
+fn log(id: &str, prefix: &'static str) -> Rule {
+    Rule {
+        verdict: None,
+        optional: true,
+        actions: vec![Action::Log { prefix, per_minute: 10 }],
+        ..rule(id, G11, "at most 10 lines a minute", vec![], Verdict::Drop)
+    }
+}
+
+fn rule(
+    id: impl Into<String>,
+    guarantee: Guarantee,
+    comment: &str,
+    matches: Vec<Match>,
+    verdict: Verdict,
+) -> Rule {
+    Rule {
+        id: id.into(),
+        guarantee,
+        comment: comment.to_owned(),
+        matches,
+        actions: Vec::new(),
+        verdict: Some(verdict),
+        optional: false,
+    }
+}
+
+fn key_of(family: Family) -> KeyType {
+    match family {
+        Family::V4 => KeyType::V4,
+        Family::V6 => KeyType::V6,
+    }
+}
