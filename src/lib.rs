@@ -5,7 +5,9 @@
 //! kernel through the backend's reader to [`status`]. Pure modules do no input or output, and the
 //! modules that do decide nothing.
 
+pub mod backend;
 pub mod config;
+pub mod netlink;
 pub mod observe;
 pub mod policy;
 pub mod ruleset;

@@ -1,0 +1,256 @@
+//! The nftables backend: table `inet vpn_killswitch`, over netlink, in one transaction.
+//!
+//! Translates the model, applies the smallest change, reads back what the kernel then has and
+//! compares. No policy. A rule that the kernel refuses is an error; only a rule that never decides
+//! (logging, recording, loud refusal instead of silent) is left out, and named.
+
+mod diff;
+pub mod expr;
+pub mod read;
+pub mod table;
+pub mod text;
+mod write;
+
+use std::fmt;
+use std::io;
+
+pub use diff::{Change, diff};
+
+use crate::netlink::{Refusal, Socket};
+use crate::ruleset::{Ruleset, TABLE};
+use table::{Table, lower};
+
+/// How often an apply starts again when the kernel's rules change under its hands. Each time somebody
+/// else's transaction has succeeded, so this is not a race that nobody wins.
+const ATTEMPTS: usize = 16;
+
+/// What an apply did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// What was different before; empty when the kernel already agreed and nothing was sent.
+    pub changes: Vec<String>,
+    /// Rules that this kernel cannot do, and why; none of them decides about a packet.
+    pub unavailable: Vec<String>,
+}
+
+/// Why an apply failed. What was in force before is in force still.
+#[derive(Debug)]
+pub enum Error {
+    /// The kernel has no nftables, or we may not use it.
+    Unusable(io::Error),
+    /// Reading failed.
+    Read(io::Error),
+    /// The kernel refused a change.
+    Refused {
+        /// The change.
+        what: String,
+        /// Its words.
+        why: String,
+    },
+    /// The kernel kept changing.
+    Busy,
+    /// What was read back is not what was sent.
+    Differs(Vec<String>),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unusable(e) => match e.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => {
+                    f.write_str("not permitted to change the firewall; run this as root")
+                }
+                _ => write!(
+                    f,
+                    "the kernel's nftables cannot be used ({e}); on OpenWrt install kmod-nft-core"
+                ),
+            },
+            Self::Read(e) => write!(f, "cannot read the kernel's rules back: {e}"),
+            Self::Refused { what, why } => write!(f, "the kernel refused: {what}: {why}"),
+            Self::Busy => {
+                f.write_str("the kernel's rules keep changing; another program is at them")
+            }
+            Self::Differs(what) => {
+                write!(f, "the kernel does not have what was sent: {}", what.join("; "))
+            }
+        }
+    }
+}
+
+/// The nftables of the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct Nft {
+    socket: Socket,
+}
+
+impl Nft {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] when the kernel has no nftables.
+    pub fn open() -> Result<Self, Error> {
+        let protocol = u16::try_from(libc::NETLINK_NETFILTER).unwrap_or(12);
+        Ok(Self { socket: Socket::open(protocol).map_err(Error::Unusable)? })
+    }
+
+    /// What is in the kernel; `None` when our table does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`], [`Error::Read`] or [`Error::Busy`].
+    pub fn read(&mut self) -> Result<Option<Table>, Error> {
+        self.consistent().map(|(table, _)| table)
+    }
+
+    /// Reads everything at one generation.
+    fn consistent(&mut self) -> Result<(Option<Table>, u32), Error> {
+        for _ in 0..ATTEMPTS {
+            let before = read::generation(&mut self.socket).map_err(unusable)?;
+            let table = match read::table(&mut self.socket) {
+                Ok(table) => table,
+                // The listing was interrupted, or a set went away between two questions.
+                Err(r) if r.is(libc::EINTR) || r.is(libc::ENOENT) => continue,
+                Err(r) => return Err(Error::Read(r.into())),
+            };
+            if read::generation(&mut self.socket).map_err(unusable)? == before {
+                return Ok((table, before));
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// The differences between the kernel and `ruleset`.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn check(&mut self, ruleset: &Ruleset) -> Result<Vec<Change>, Error> {
+        let installed = self.read()?;
+        Ok(diff(&lower(ruleset), installed.as_ref()))
+    }
+
+    /// Makes the kernel agree with `ruleset`, in one transaction, and reads back that it does. Sends
+    /// nothing when it already does.
+    ///
+    /// # Errors
+    /// Any [`Error`]; the old rules are in force then, except for [`Error::Differs`], where somebody
+    /// else changed the new ones.
+    pub fn apply(&mut self, ruleset: &Ruleset) -> Result<Applied, Error> {
+        let mut wanted = lower(ruleset);
+        let mut applied = Applied::default();
+        let mut differs = Vec::new();
+        let mut sent = false;
+        for _ in 0..ATTEMPTS {
+            let (installed, generation) = self.consistent()?;
+            let changes = diff(&wanted, installed.as_ref());
+            if changes.is_empty() {
+                return Ok(applied);
+            }
+            if sent {
+                differs = changes.iter().map(ToString::to_string).collect();
+            } else {
+                applied.changes = changes.iter().map(ToString::to_string).collect();
+            }
+            match self.send(&changes, generation) {
+                // Read back in the next round, which ends the loop when all is as it should be.
+                Ok(()) => sent = true,
+                Err(Failure::Outdated) => {}
+                Err(Failure::Refused(Some(change), why)) if change.is_optional() => {
+                    applied.unavailable.push(format!("{change}: {why}"));
+                    leave_out(&mut wanted, &change);
+                }
+                Err(Failure::Refused(change, why)) => {
+                    let what = match change {
+                        Some(change) => change.to_string(),
+                        None => "the transaction".to_owned(),
+                    };
+                    return Err(Error::Refused { what, why });
+                }
+            }
+        }
+        if differs.is_empty() { Err(Error::Busy) } else { Err(Error::Differs(differs)) }
+    }
+
+    /// Removes our table. `false` when there was none.
+    ///
+    /// # Errors
+    /// Any [`Error`]; the rules stay in force then.
+    pub fn remove(&mut self) -> Result<bool, Error> {
+        for _ in 0..ATTEMPTS {
+            let (installed, generation) = self.consistent()?;
+            if installed.is_none() {
+                return Ok(false);
+            }
+            match self.send(&[Change::DelTable], generation) {
+                Ok(()) => return Ok(true),
+                Err(Failure::Outdated) => {}
+                Err(Failure::Refused(_, why)) => {
+                    return Err(Error::Refused { what: format!("delete table inet {TABLE}"), why });
+                }
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// Packets and bytes of each rule, by its id.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn counters(&mut self) -> Result<Vec<read::Counter>, Error> {
+        retried(|| read::counters(&mut self.socket))
+    }
+
+    /// The elements of one of our sets; none when it does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn elements(&mut self, set: &str) -> Result<Vec<read::Element>, Error> {
+        retried(|| match read::elements(&mut self.socket, set) {
+            Err(r) if r.is(libc::ENOENT) => Ok(Vec::new()),
+            other => other,
+        })
+    }
+
+    fn send(&mut self, changes: &[Change], generation: u32) -> Result<(), Failure> {
+        let first = self.socket.reserve(write::message_count(changes));
+        let mut batch = write::batch(changes, generation, first);
+        let refusal = match self.socket.transact(&mut batch.bytes, first) {
+            Ok(()) => return Ok(()),
+            Err(refusal) => refusal,
+        };
+        // Somebody else was faster, or the answer was lost: read again and see.
+        if [libc::ERESTART, libc::EINTR, libc::EPIPE, libc::ENOBUFS].iter().any(|e| refusal.is(*e))
+        {
+            return Err(Failure::Outdated);
+        }
+        let change = batch.owner(refusal.index).and_then(|i| changes.get(i)).cloned().map(Box::new);
+        Err(Failure::Refused(change, refusal.to_string()))
+    }
+}
+
+enum Failure {
+    Outdated,
+    Refused(Option<Box<Change>>, String),
+}
+
+fn unusable(refusal: Refusal) -> Error {
+    Error::Unusable(refusal.into())
+}
+
+/// Asks again when what was listed changed meanwhile.
+fn retried<T>(mut ask: impl FnMut() -> Result<T, Refusal>) -> Result<T, Error> {
+    for _ in 1..ATTEMPTS {
+        match ask() {
+            Err(r) if r.is(libc::EINTR) => {}
+            other => return other.map_err(|r| Error::Read(r.into())),
+        }
+    }
+    ask().map_err(|r| Error::Read(r.into()))
+}
+
+/// Takes a rule that the kernel cannot do out of what is wanted. Its counter and set stay: they do
+/// nothing by themselves.
+fn leave_out(wanted: &mut Table, change: &Change) {
+    let Change::AddRule(name, rule, _) = change else { return };
+    for chain in wanted.chains.iter_mut().filter(|c| c.name == *name) {
+        chain.rules.retain(|r| !r.same(rule));
+    }
+}

@@ -1,0 +1,372 @@
+//! Reads our table back from the kernel.
+//!
+//! Responsible for telling what is there, all of it: what it does not understand it names. Decides
+//! nothing.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use netlink_bindings::nftables::{self, ChainAttrs, Nfgenmsg, ObjAttrs, RuleAttrs, SetAttrs};
+use netlink_bindings::utils::{IterableChunks, find_attr};
+
+use super::expr::{Expr, LIST_ELEM};
+use super::table::{Chain, Rule, SET_EVAL, SET_INTERVAL, SET_TIMEOUT, Set, Table};
+use crate::netlink::{Refusal, Socket};
+use crate::ruleset::{Key, TABLE};
+use crate::types::left_aligned;
+
+/// `NFPROTO_INET`.
+pub const INET: u8 = 1;
+const ELEM_FLAG_END: u32 = 1;
+
+/// The header of every request about our table.
+pub fn header() -> Nfgenmsg {
+    Nfgenmsg { nfgen_family: INET, ..Default::default() }
+}
+
+/// The kernel's number for the present state of all its nftables rules.
+pub fn generation(socket: &mut Socket) -> Result<u32, Refusal> {
+    let mut id = None;
+    let request = nftables::Request::new().op_getgen_do(&Nfgenmsg::new());
+    socket.request(&request, |(_, attrs)| {
+        id = attrs.get_id().ok();
+        Ok(())
+    })?;
+    id.ok_or_else(|| missing("generation").into())
+}
+
+/// Everything in our table; `None` when it does not exist.
+pub fn table(socket: &mut Socket) -> Result<Option<Table>, Refusal> {
+    let Some(flags) = table_flags(socket)? else { return Ok(None) };
+    let mut table = Table { flags, ..Default::default() };
+
+    let request = nftables::Request::new().op_getchain_dump(&header());
+    socket.request(&request, |(_, attrs)| {
+        let mut chain = Chain {
+            name: String::new(),
+            hook: None,
+            kind: String::new(),
+            policy: super::expr::ACCEPT,
+            rules: Vec::new(),
+        };
+        let mut ours = false;
+        for attr in attrs {
+            match attr? {
+                ChainAttrs::Table(name) => ours = name.to_bytes() == TABLE.as_bytes(),
+                ChainAttrs::Name(name) => chain.name = name.to_string_lossy().into_owned(),
+                ChainAttrs::Type(kind) => chain.kind = kind.to_string_lossy().into_owned(),
+                ChainAttrs::Policy(policy) => chain.policy = policy,
+                ChainAttrs::Hook(hook) => {
+                    chain.hook = Some((hook.get_num()?, hook.get_priority()?));
+                }
+                _ => {}
+            }
+        }
+        if ours {
+            table.chains.push(chain);
+        }
+        Ok(())
+    })?;
+
+    let mut request = nftables::Request::new().op_getrule_dump(&header());
+    request.encode().push_table_bytes(TABLE.as_bytes());
+    let chains = &mut table.chains;
+    socket.request(&request, |(_, attrs)| {
+        let mut rule =
+            Rule { handle: 0, comment: String::new(), exprs: Vec::new(), optional: false };
+        let (mut ours, mut chain) = (false, String::new());
+        for attr in attrs {
+            match attr? {
+                RuleAttrs::Table(name) => ours = name.to_bytes() == TABLE.as_bytes(),
+                RuleAttrs::Chain(name) => chain = name.to_string_lossy().into_owned(),
+                RuleAttrs::Handle(handle) => rule.handle = handle,
+                RuleAttrs::Expressions(list) => rule.exprs = Expr::decode_list(list.get_buf()),
+                RuleAttrs::Userdata(data) => rule.comment = comment(data),
+                _ => {}
+            }
+        }
+        if ours {
+            let chain = chains.iter_mut().find(|c| c.name == chain);
+            chain.ok_or_else(|| missing("chain"))?.rules.push(rule);
+        }
+        Ok(())
+    })?;
+
+    table.sets = sets(socket)?;
+    for set in &mut table.sets {
+        if set.flags & (SET_TIMEOUT | SET_EVAL) == 0 {
+            let keys = elements(socket, &set.name)?;
+            set.elements = Some(ranges(&keys, set));
+        }
+    }
+    table.counters = counters(socket)?.into_iter().map(|c| c.name).collect();
+    Ok(Some(table))
+}
+
+fn table_flags(socket: &mut Socket) -> Result<Option<u32>, Refusal> {
+    let mut request = nftables::Request::new().op_gettable_do(&header());
+    request.encode().push_name_bytes(TABLE.as_bytes());
+    let mut flags = 0;
+    let asked = socket.request(&request, |(_, attrs)| {
+        flags = attrs.get_flags().unwrap_or(0);
+        Ok(())
+    });
+    match asked {
+        Ok(()) => Ok(Some(flags)),
+        Err(refusal) if refusal.is(libc::ENOENT) => Ok(None),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+fn sets(socket: &mut Socket) -> Result<Vec<Set>, Refusal> {
+    let mut out = Vec::new();
+    let mut request = nftables::Request::new().op_getset_dump(&header());
+    request.encode().push_table_bytes(TABLE.as_bytes());
+    socket.request(&request, |(_, attrs)| {
+        let mut set = Set {
+            name: String::new(),
+            key_type: 0,
+            key_len: 0,
+            flags: 0,
+            timeout_ms: 0,
+            size: 0,
+            elements: None,
+        };
+        let mut ours = false;
+        for attr in attrs {
+            match attr? {
+                SetAttrs::Table(name) => ours = name.to_bytes() == TABLE.as_bytes(),
+                SetAttrs::Name(name) => set.name = name.to_string_lossy().into_owned(),
+                SetAttrs::Flags(flags) => set.flags = flags,
+                SetAttrs::KeyType(kind) => set.key_type = kind,
+                SetAttrs::KeyLen(len) => set.key_len = len,
+                SetAttrs::Timeout(ms) => set.timeout_ms = ms,
+                SetAttrs::Desc(desc) => set.size = desc.get_size().unwrap_or(0),
+                _ => {}
+            }
+        }
+        if ours {
+            out.push(set);
+        }
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// A named counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// Its name, which is the id of the rule that increments it.
+    pub name: String,
+    /// Packets so far.
+    pub packets: u64,
+    /// Bytes so far.
+    pub bytes: u64,
+}
+
+/// All counters of our table.
+pub fn counters(socket: &mut Socket) -> Result<Vec<Counter>, Refusal> {
+    let mut out = Vec::new();
+    let mut request = nftables::Request::new().op_getobj_dump(&header());
+    request.encode().push_table_bytes(TABLE.as_bytes()).push_type(super::expr::OBJECT_COUNTER);
+    socket.request(&request, |(_, attrs)| {
+        let mut counter = Counter { name: String::new(), packets: 0, bytes: 0 };
+        let mut ours = false;
+        for attr in attrs {
+            match attr? {
+                ObjAttrs::Table(name) => ours = name.to_bytes() == TABLE.as_bytes(),
+                ObjAttrs::Name(name) => counter.name = name.to_string_lossy().into_owned(),
+                ObjAttrs::Data(nftables::ObjData::Counter(data)) => {
+                    counter.packets = data.get_packets().unwrap_or(0);
+                    counter.bytes = data.get_bytes().unwrap_or(0);
+                }
+                _ => {}
+            }
+        }
+        if ours {
+            out.push(counter);
+        }
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// An element of a set, as the kernel has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Element {
+    /// Its key.
+    pub key: Key,
+    /// Whether it ends a range and is not itself in it.
+    pub end: bool,
+    /// Its whole life.
+    pub timeout: Option<Duration>,
+    /// What is left of it.
+    pub expires: Option<Duration>,
+    /// Packets counted for it.
+    pub packets: u64,
+}
+
+/// All elements of one of our sets.
+pub fn elements(socket: &mut Socket, set: &str) -> Result<Vec<Element>, Refusal> {
+    let mut out = Vec::new();
+    let mut request = nftables::Request::new().op_getsetelem_dump(&header());
+    request.encode().push_table_bytes(TABLE.as_bytes()).push_set_bytes(set.as_bytes());
+    socket.request(&request, |(_, attrs)| {
+        let list = attrs.get_elements().map(|e| e.get_buf()).unwrap_or_default();
+        for (head, bytes) in IterableChunks::new(list) {
+            if head.r#type == LIST_ELEM {
+                out.push(element(bytes));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// `NFTA_SET_ELEM_*`, linux/netfilter/nf_tables.h.
+fn element(bytes: &[u8]) -> Element {
+    const KEY: u16 = 1;
+    const FLAGS: u16 = 3;
+    const TIMEOUT: u16 = 4;
+    const EXPIRATION: u16 = 5;
+    const EXPR: u16 = 7;
+    let millis = |kind| {
+        let value = find_attr(bytes, kind)?.try_into().ok()?;
+        Some(Duration::from_millis(u64::from_be_bytes(value)))
+    };
+    let flags = find_attr(bytes, FLAGS).and_then(|f| Some(u32::from_be_bytes(f.try_into().ok()?)));
+    // The expression is a counter: NFTA_EXPR_DATA (2) holds NFTA_COUNTER_PACKETS (2).
+    let packets = find_attr(bytes, EXPR)
+        .and_then(|e| find_attr(e, 2))
+        .and_then(|data| find_attr(data, 2))
+        .and_then(|p| Some(u64::from_be_bytes(p.try_into().ok()?)));
+    Element {
+        key: left_aligned(find_attr(bytes, KEY).and_then(|k| find_attr(k, 1)).unwrap_or_default()),
+        end: flags.unwrap_or(0) & ELEM_FLAG_END != 0,
+        timeout: millis(TIMEOUT),
+        expires: millis(EXPIRATION),
+        packets: packets.unwrap_or(0),
+    }
+}
+
+/// Joins the kernel's begin and end elements to inclusive ranges.
+fn ranges(elements: &[Element], set: &Set) -> Vec<(Key, Key)> {
+    let key_len = set.key_len;
+    let mut sorted: Vec<(Key, bool)> = elements.iter().map(|e| (e.key, !e.end)).collect();
+    // Where one range ends and the next begins at the same key, the end comes first.
+    sorted.sort_unstable();
+    if set.flags & SET_INTERVAL == 0 {
+        return sorted.into_iter().map(|(key, _)| (key, key)).collect();
+    }
+    let top = left_aligned(&vec![0xff; usize::try_from(key_len).unwrap_or(0)]);
+    let mut out = Vec::new();
+    let mut open: Option<Key> = None;
+    for (key, begins) in sorted {
+        match (begins, open) {
+            (true, _) => open = open.or(Some(key)),
+            (false, Some(first)) => {
+                out.push((first, before(key, key_len)));
+                open = None;
+            }
+            (false, None) => {}
+        }
+    }
+    out.extend(open.map(|first| (first, top)));
+    out
+}
+
+/// The key before `key`, as a number of `len` bytes.
+fn before(mut key: Key, len: u32) -> Key {
+    for byte in key.iter_mut().take(usize::try_from(len).unwrap_or(0)).rev() {
+        let (less, borrow) = byte.overflowing_sub(1);
+        *byte = less;
+        if !borrow {
+            break;
+        }
+    }
+    key
+}
+
+/// The key behind `key`; `None` behind the last one.
+pub fn after(mut key: Key, len: u32) -> Option<Key> {
+    for byte in key.iter_mut().take(usize::try_from(len).unwrap_or(0)).rev() {
+        let (more, carry) = byte.overflowing_add(1);
+        *byte = more;
+        if !carry {
+            return Some(key);
+        }
+    }
+    None
+}
+
+/// The address in a key of an address set.
+pub fn address(key: &Key, len: u32) -> IpAddr {
+    let [a, b, c, d, ..] = *key;
+    if len == 4 { [a, b, c, d].into() } else { (*key).into() }
+}
+
+/// nft's user data: type 0 is the comment, with its NUL (`enum nftnl_udata_rule_types`).
+fn comment(data: &[u8]) -> String {
+    let [0, len, rest @ ..] = data else { return String::new() };
+    let text = rest.get(..usize::from(*len)).unwrap_or(rest);
+    String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned()
+}
+
+fn missing(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the kernel's answer lacks a {what}"))
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self { index: 0, error, words: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u8) -> Key {
+        left_aligned(&[10, 0, 0, n])
+    }
+
+    #[test]
+    fn begin_and_end_elements_become_ranges() {
+        let at = |n, end| Element { key: key(n), end, ..Default::default() };
+        let read =
+            [at(9, false), at(5, true), at(1, false), at(5, false), at(6, true), at(0, true)];
+        let top = left_aligned(&[255; 4]);
+        let mut set = Set {
+            name: "s".into(),
+            key_type: 7,
+            key_len: 4,
+            flags: SET_INTERVAL,
+            timeout_ms: 0,
+            size: 0,
+            elements: None,
+        };
+        assert_eq!(ranges(&read, &set), [(key(1), key(4)), (key(5), key(5)), (key(9), top)]);
+        assert_eq!(ranges(&[at(9, false)], &set), [(key(9), top)]);
+        set.flags = 0;
+        assert_eq!(
+            ranges(&[at(3, false), at(2, false)], &set),
+            [(key(2), key(2)), (key(3), key(3))]
+        );
+    }
+
+    #[test]
+    fn keys_count_in_their_width() {
+        assert_eq!(after(left_aligned(&[1, 255]), 2), Some(left_aligned(&[2, 0])));
+        assert_eq!(after(left_aligned(&[255, 255]), 2), None);
+        assert_eq!(before(left_aligned(&[2, 0]), 2), left_aligned(&[1, 255]));
+    }
+
+    #[test]
+    fn comments_are_read_as_nft_stores_them() {
+        assert_eq!(comment(b"\x00\x03ab\x00"), "ab");
+        assert_eq!(comment(b"\x00\xffab"), "ab");
+        assert_eq!(comment(b"\x01\x02a\x00"), "");
+        assert_eq!(comment(b""), "");
+    }
+}

@@ -1,0 +1,408 @@
+//! A small netlink socket: one request with its replies, or one nftables transaction.
+//!
+//! Responsible for bytes and errors only; what the messages say is `netlink-bindings`' part. It is our
+//! own because the bindings' companion crate hides its socket (a transaction with 10,000 addresses
+//! needs a larger send buffer), reads into 8 KiB without noticing truncation and waits for ever;
+//! docs/dependencies.md has the proof.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use netlink_bindings::traits::{NetlinkRequest, Protocol};
+use netlink_bindings::utils::find_attr;
+
+/// Bytes of a `struct nlmsghdr` (linux/netlink.h).
+const HEADER: usize = 16;
+/// Where a `struct nlmsgerr` keeps the header of the message that it answers.
+const ERROR_ECHO: usize = HEADER + 4;
+/// How long the kernel may take for an answer. Netlink answers within the system call that asks; this
+/// bound only turns "never" into an error.
+const ANSWER_SECS: libc::time_t = 10;
+/// Room for messages on their way, in both directions: 10,000 addresses take about 400 KB.
+const BUFFER_BYTES: libc::c_int = 8 << 20;
+/// First guess for the size of one datagram from the kernel; grows when one is larger.
+const DATAGRAM_BYTES: usize = 32 << 10;
+
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// A message that the kernel refused.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Which message of a transaction, from 0; 0 for a single request.
+    pub index: usize,
+    /// The error.
+    pub error: io::Error,
+    /// The kernel's own words (extended ACK), where it gave any.
+    pub words: Option<String>,
+}
+
+impl Refusal {
+    fn local(error: io::Error) -> Self {
+        Self { index: 0, error, words: None }
+    }
+
+    /// Whether the kernel said `errno`.
+    pub fn is(&self, errno: i32) -> bool {
+        self.error.raw_os_error() == Some(errno)
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.error)?;
+        self.words.as_ref().map_or(Ok(()), |words| write!(f, ": {words}"))
+    }
+}
+
+impl From<Refusal> for io::Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal.words {
+            None => refusal.error,
+            Some(words) => {
+                io::Error::new(refusal.error.kind(), format!("{}: {words}", refusal.error))
+            }
+        }
+    }
+}
+
+/// A netlink socket of one protocol, in the network namespace where it was opened.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    protocol: u16,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens a socket for `protocol` (`NETLINK_ROUTE`, `NETLINK_NETFILTER`).
+    ///
+    /// # Errors
+    /// What the kernel said; `EPROTONOSUPPORT` when it was built without that protocol.
+    pub fn open(protocol: u16) -> io::Result<Self> {
+        // SAFETY: socket(2) takes no pointers.
+        let fd = unsafe {
+            libc::socket(
+                libc::AF_NETLINK,
+                libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+                libc::c_int::from(protocol),
+            )
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `fd` was just opened and nobody else owns it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let socket = Self { fd, protocol, sequence: 1, buffer: vec![0; DATAGRAM_BYTES] };
+
+        // Extended errors name the attribute that was wrong; kernels before 4.12 have none.
+        let _ = socket.set_option(libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, &1);
+        // Without this a refusal repeats the whole message that was refused.
+        let _ = socket.set_option(libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, &1);
+        for (forced, plain) in
+            [(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF), (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)]
+        {
+            // The forced one needs CAP_NET_ADMIN in the first user namespace.
+            if socket.set_option(libc::SOL_SOCKET, forced, &BUFFER_BYTES).is_err() {
+                let _ = socket.set_option(libc::SOL_SOCKET, plain, &BUFFER_BYTES);
+            }
+        }
+        let patience = libc::timeval { tv_sec: ANSWER_SECS, tv_usec: 0 };
+        socket.set_option(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &patience)?;
+        Ok(socket)
+    }
+
+    fn set_option<T: Copy>(
+        &self,
+        level: libc::c_int,
+        name: libc::c_int,
+        value: &T,
+    ) -> io::Result<()> {
+        let len = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
+        // SAFETY: `value` points to `len` readable bytes for the whole call, and the callers pass the
+        // C type that the option takes (`int`, `struct timeval`).
+        let done = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                level,
+                name,
+                std::ptr::from_ref(value).cast(),
+                len,
+            )
+        };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Sends one request and gives every reply to `each`.
+    ///
+    /// # Errors
+    /// The kernel's refusal; `EINTR` when what was listed changed meanwhile (ask again); what `each`
+    /// returned.
+    pub fn request<R: NetlinkRequest>(
+        &mut self,
+        request: &R,
+        mut each: impl FnMut(R::ReplyType<'_>) -> io::Result<()>,
+    ) -> Result<(), Refusal> {
+        let Protocol::Raw { request_type, .. } = request.protocol() else {
+            return Err(Refusal::local(io::ErrorKind::Unsupported.into()));
+        };
+        let flags = request.flags() | flag(libc::NLM_F_REQUEST) | flag(libc::NLM_F_ACK);
+        let sequence = self.sequence;
+        self.sequence = self.sequence.wrapping_add(1);
+
+        let length = u32::try_from(HEADER + request.payload().len())
+            .map_err(|e| Refusal::local(io::Error::other(e)))?;
+        let mut message = Vec::with_capacity(HEADER + request.payload().len());
+        message.extend(length.to_ne_bytes());
+        message.extend(request_type.to_ne_bytes());
+        message.extend(flags.to_ne_bytes());
+        message.extend(sequence.to_ne_bytes());
+        message.extend(0u32.to_ne_bytes());
+        message.extend(request.payload());
+        self.send(&message).map_err(Refusal::local)?;
+
+        // A listing that was interrupted is read to its end, or its rest would answer the next one.
+        let mut interrupted = false;
+        let mut failed: Option<io::Error> = None;
+        loop {
+            let length = self.receive(0).map_err(Refusal::local)?;
+            for message in Messages(self.buffer.get(..length).unwrap_or_default()) {
+                let message = message.map_err(Refusal::local)?;
+                if message.sequence != sequence {
+                    continue;
+                }
+                interrupted |= message.flags & flag(libc::NLM_F_DUMP_INTR) != 0;
+                match message.outcome()? {
+                    Outcome::Data(payload) if failed.is_none() => {
+                        failed = each(R::decode_reply(payload)).err();
+                    }
+                    Outcome::Data(_) => {}
+                    Outcome::Done if interrupted => {
+                        return Err(Refusal::local(io::Error::from_raw_os_error(libc::EINTR)));
+                    }
+                    Outcome::Done => return failed.map_or(Ok(()), |e| Err(Refusal::local(e))),
+                }
+            }
+        }
+    }
+
+    /// Sends `batch`, whole messages of which the first begins and the last ends an nftables
+    /// transaction, numbered from `first_sequence`, and waits for the kernel's decision.
+    ///
+    /// # Errors
+    /// The refusal of the first message that was refused; nothing of the batch is in force then.
+    /// `EPIPE` when the kernel gave no answer: what is in force must be read back.
+    pub fn transact(&mut self, batch: &mut [u8], first_sequence: u32) -> Result<(), Refusal> {
+        let last = ask_for_last_ack(batch, first_sequence);
+        self.send(batch).map_err(Refusal::local)?;
+
+        // The kernel decides, and queues every answer, before send returns.
+        let mut accepted = false;
+        let mut refusal: Option<Refusal> = None;
+        loop {
+            let length = match self.receive(libc::MSG_DONTWAIT) {
+                Ok(length) => length,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(refusal.unwrap_or_else(|| Refusal::local(e))),
+            };
+            for message in Messages(self.buffer.get(..length).unwrap_or_default()) {
+                let message = message.map_err(Refusal::local)?;
+                let index = message.sequence.wrapping_sub(first_sequence) as usize;
+                if index > last {
+                    continue;
+                }
+                match message.outcome() {
+                    Ok(_) => accepted |= index == last,
+                    Err(new) => {
+                        let new = Refusal { index, ..new };
+                        if refusal.as_ref().is_none_or(|old| new.index < old.index) {
+                            refusal = Some(new);
+                        }
+                    }
+                }
+            }
+        }
+        match refusal {
+            Some(refusal) => Err(refusal),
+            None if accepted => Ok(()),
+            None => Err(Refusal::local(io::Error::from_raw_os_error(libc::EPIPE))),
+        }
+    }
+
+    /// The number for the first of `count` messages that the caller numbers itself.
+    pub fn reserve(&mut self, count: u32) -> u32 {
+        let first = self.sequence;
+        self.sequence = self.sequence.wrapping_add(count);
+        first
+    }
+
+    /// The protocol that the socket was opened for.
+    pub fn protocol(&self) -> u16 {
+        self.protocol
+    }
+
+    fn send(&self, message: &[u8]) -> io::Result<()> {
+        loop {
+            // SAFETY: `message` is `message.len()` readable bytes for the whole call.
+            let sent = unsafe {
+                libc::send(self.fd.as_raw_fd(), message.as_ptr().cast(), message.len(), 0)
+            };
+            match usize::try_from(sent) {
+                Ok(sent) if sent == message.len() => return Ok(()),
+                // Netlink takes a datagram whole or not at all.
+                Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(_) => match io::Error::last_os_error() {
+                    e if e.kind() == io::ErrorKind::Interrupted => {}
+                    e => return Err(e),
+                },
+            }
+        }
+    }
+
+    /// Receives one whole datagram into the buffer.
+    fn receive(&mut self, flags: libc::c_int) -> io::Result<usize> {
+        loop {
+            // First look how long it is: a datagram that does not fit would be cut off silently.
+            let length = self.receive_raw(flags | libc::MSG_PEEK | libc::MSG_TRUNC)?;
+            if length > self.buffer.len() {
+                self.buffer.resize(length, 0);
+                continue;
+            }
+            return self.receive_raw(flags);
+        }
+    }
+
+    fn receive_raw(&mut self, flags: libc::c_int) -> io::Result<usize> {
+        loop {
+            // SAFETY: the buffer is `len()` writable bytes for the whole call.
+            let got = unsafe {
+                libc::recv(
+                    self.fd.as_raw_fd(),
+                    self.buffer.as_mut_ptr().cast(),
+                    self.buffer.len(),
+                    flags,
+                )
+            };
+            match usize::try_from(got) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(got) => return Ok(got),
+                Err(_) => match io::Error::last_os_error() {
+                    e if e.kind() == io::ErrorKind::Interrupted => {}
+                    e => return Err(e),
+                },
+            }
+        }
+    }
+}
+
+/// Leaves the request for an acknowledgement on the last message before the one that ends the batch
+/// only, and returns its index: refusals come in any case, and thousands of acknowledgements would
+/// overflow the socket. (Kernels before 6.10 do not acknowledge the begin and end messages.)
+fn ask_for_last_ack(batch: &mut [u8], first_sequence: u32) -> usize {
+    let mut headers: Vec<(usize, u32)> = Vec::new();
+    let mut at = 0;
+    while let Some(header) = batch.get(at..at + HEADER) {
+        let length = read_u32(header, 0).unwrap_or(0) as usize;
+        if length < HEADER {
+            break;
+        }
+        headers.push((at, read_u32(header, 8).unwrap_or(0)));
+        at += length.next_multiple_of(4);
+    }
+    let last = headers.len().saturating_sub(2);
+    let mut index = 0;
+    for (n, (at, sequence)) in headers.into_iter().enumerate() {
+        if n == last {
+            index = sequence.wrapping_sub(first_sequence) as usize;
+        } else if let Some(flags) = batch.get_mut(at + 6..at + 8) {
+            let [a, b] = flag(libc::NLM_F_ACK).to_ne_bytes();
+            if let [x, y] = flags {
+                *x &= !a;
+                *y &= !b;
+            }
+        }
+    }
+    index
+}
+
+/// The constants are C ints whose values fit in the header's 16 bits.
+const fn flag(flag: libc::c_int) -> u16 {
+    let [low, high, ..] = flag.to_le_bytes();
+    u16::from_le_bytes([low, high])
+}
+
+fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+/// One message of a datagram.
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    /// With its header.
+    bytes: &'a [u8],
+}
+
+enum Outcome<'a> {
+    Data(&'a [u8]),
+    Done,
+}
+
+impl<'a> Message<'a> {
+    fn outcome(&self) -> Result<Outcome<'a>, Refusal> {
+        let (error, done) = (libc::NLMSG_ERROR, libc::NLMSG_DONE);
+        if self.kind != flag(error) && self.kind != flag(done) {
+            return Ok(Outcome::Data(self.bytes.get(HEADER..).unwrap_or_default()));
+        }
+        // "Done" without a code is what old kernels end a listing with.
+        let code = read_u32(self.bytes, HEADER).map_or(0, u32::cast_signed);
+        if code == 0 {
+            return Ok(Outcome::Done);
+        }
+        let words = (self.flags & flag(NLM_F_ACK_TLVS) != 0 && self.kind == flag(error))
+            .then(|| self.bytes.get(ERROR_ECHO + HEADER..))
+            .flatten()
+            .and_then(|attrs| find_attr(attrs, NLMSGERR_ATTR_MSG))
+            .map(|text| String::from_utf8_lossy(text).trim_end_matches('\0').to_owned());
+        let error = io::Error::from_raw_os_error(code.wrapping_neg());
+        Err(Refusal { index: 0, error, words })
+    }
+}
+
+const NLM_F_ACK_TLVS: libc::c_int = 0x200;
+
+struct Messages<'a>(&'a [u8]);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = io::Result<Message<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let parsed = (|| {
+            let length = read_u32(self.0, 0)? as usize;
+            let bytes = self.0.get(..length).filter(|b| b.len() >= HEADER)?;
+            Some(Message {
+                kind: read_u16(bytes, 4)?,
+                flags: read_u16(bytes, 6)?,
+                sequence: read_u32(bytes, 8)?,
+                bytes,
+            })
+        })();
+        let Some(message) = parsed else {
+            self.0 = &[];
+            return Some(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the kernel sent a message that is shorter than it says",
+            )));
+        };
+        self.0 = self.0.get(message.bytes.len().next_multiple_of(4)..).unwrap_or_default();
+        Some(Ok(message))
+    }
+}
