@@ -1,4 +1,11 @@
 //! Whatever the file looks like, changing an option changes this option only.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "that is how a test fails"
+)]
 
 mod texts;
 

@@ -1,5 +1,12 @@
 //! Holds the configuration reader to the real libuci: the same texts accepted and rejected, and the
 //! same sections and options read from them, except where the reader refuses on purpose.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "that is how a test fails"
+)]
 #![cfg(target_env = "gnu")]
 
 mod libuci;

@@ -1,4 +1,11 @@
 //! Any input: the reader of UCI files neither panics nor takes more than linear time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "that is how a test fails"
+)]
 
 use std::time::{Duration, Instant};
 

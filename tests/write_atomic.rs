@@ -1,6 +1,13 @@
 //! Replacing the configuration file on disk: what it keeps, and what is left when it fails.
 //!
 //! The faults are made in mount namespaces of the test's own threads, which needs root.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "that is how a test fails"
+)]
 
 use std::ffi::{CStr, CString};
 use std::fs;

@@ -191,12 +191,8 @@ impl<'t> Lexer<'t> {
         }
         let span = start..self.pos;
         match self.current() {
-            None => {}
-            Some(b';') => {
-                if bytes.len() == span.len() {
-                    self.drop_behind_bare_word(line)?;
-                }
-            }
+            Some(b';') if bytes.len() == span.len() => self.drop_behind_bare_word(line)?,
+            None | Some(b';') => {}
             Some(_) => self.pos += 1,
         }
         Ok(Word { bytes, span })
