@@ -6,9 +6,13 @@
 //! modules that do decide nothing.
 
 pub mod backend;
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod lock;
 pub mod netlink;
 pub mod observe;
 pub mod policy;
 pub mod ruleset;
+pub mod status;
 pub mod types;

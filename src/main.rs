@@ -1,3 +1,5 @@
 //! The command: everything it does is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    vpn_killswitch::cli::main()
+}

@@ -389,6 +389,14 @@ impl<'a> Reader<'a> {
                 ));
             }
         }
+        // libuci ignores an empty value; whoever wrote it expects it to mean something.
+        for blank in &section.blank {
+            errors.push(ConfigError {
+                line: blank.line,
+                option: Some(blank.name.clone()),
+                ..ConfigError::of(section, "it is empty: give it a value or remove it".to_owned())
+            });
+        }
         Self { section, errors }
     }
 

@@ -2,8 +2,15 @@
 //!
 //! Responsible for reading; decides nothing.
 
+mod files;
+mod kernel;
+
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
+use std::path::Path;
+
+use crate::config::{Config, Host};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,4 +46,28 @@ pub struct Observed {
     /// User numbers by name (`/etc/passwd`).
     #[serde(default)]
     pub users: BTreeMap<String, u32>,
+}
+
+impl Observed {
+    /// Looks at the kernel of this network namespace and at the files below `root`, for what `config`
+    /// needs.
+    ///
+    /// # Errors
+    /// What the kernel said. A file that cannot be read says nothing.
+    pub fn gather(root: &Path, config: &Config) -> io::Result<Self> {
+        let (links, uplinks) = kernel::links_and_uplinks()?;
+        let interfaces = config.tunnel_interfaces.iter().chain(&config.local_interfaces);
+        let names = config.endpoints.iter().filter_map(|e| match &e.host {
+            Host::Name(name) => Some(name),
+            Host::Addr(_) => None,
+        });
+        Ok(Self {
+            links,
+            uplinks,
+            interfaces: files::interfaces(root, interfaces),
+            hosts: files::hosts(root, names),
+            time_servers: if config.ntp { files::time_servers(root) } else { Vec::new() },
+            users: files::users(root, config.endpoints.iter().filter_map(|e| e.user.as_ref())),
+        })
+    }
 }

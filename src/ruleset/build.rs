@@ -145,7 +145,7 @@ impl Builder<'_> {
             }
         }
         Chain {
-            name: "mark",
+            name: "marks",
             hook: Hook::Prerouting,
             priority: PRIORITY_MARK,
             drop_by_default: false,

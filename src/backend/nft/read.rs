@@ -141,7 +141,8 @@ fn sets(socket: &mut Socket) -> Result<Vec<Set>, Refusal> {
                 SetAttrs::Flags(flags) => set.flags = flags,
                 SetAttrs::KeyType(kind) => set.key_type = kind,
                 SetAttrs::KeyLen(len) => set.key_len = len,
-                SetAttrs::Timeout(ms) => set.timeout_ms = ms,
+                // The bindings read it in host order, the kernel writes it in network order.
+                SetAttrs::Timeout(ms) => set.timeout_ms = u64::from_be_bytes(ms.to_ne_bytes()),
                 SetAttrs::Desc(desc) => set.size = desc.get_size().unwrap_or(0),
                 _ => {}
             }

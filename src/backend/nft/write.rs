@@ -18,6 +18,7 @@ const ELEMENTS_PER_MESSAGE: usize = 800;
 
 const ELEM_KEY: u16 = 1;
 const ELEM_FLAGS: u16 = 3;
+const SET_TIMEOUT: u16 = 11;
 const SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const DATA_VALUE: u16 = 1;
 const RULE_EXPRESSIONS: u16 = 4;
@@ -134,7 +135,8 @@ fn write(out: &mut Chained<'static>, change: &Change) -> usize {
                 // Named sets are found by name; the kernel wants a number all the same.
                 .push_id(1);
             if set.timeout_ms > 0 {
-                attrs = attrs.push_timeout(set.timeout_ms);
+                // By hand: the bindings write it in host order, the kernel wants network order.
+                bytes(attrs.as_vec_mut(), SET_TIMEOUT, &set.timeout_ms.to_be_bytes());
             }
             if set.size > 0 {
                 attrs.nested_desc().push_size(set.size);

@@ -1,0 +1,258 @@
+//! The command line: arguments in, text and an exit code out. Everything else is in [`crate::control`].
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+use crate::backend::nft::text;
+use crate::control::{Control, Error, Outcome};
+use crate::status::Posture;
+
+const FAILURE: u8 = 1;
+const USAGE: u8 = 2;
+
+/// One command: name, arguments, what it does.
+struct Command {
+    name: &'static str,
+    arguments: &'static str,
+    summary: &'static str,
+}
+
+const COMMANDS: [Command; 6] = [
+    Command {
+        name: "apply",
+        arguments: "",
+        summary: "make the kernel agree with the configuration",
+    },
+    Command {
+        name: "enable",
+        arguments: " [--force]",
+        summary: "switch protection on, now and after a reboot",
+    },
+    Command {
+        name: "disable",
+        arguments: "",
+        summary: "switch protection off: the router is open then",
+    },
+    Command {
+        name: "status",
+        arguments: " [--json]",
+        summary: "tell what is in force, read back from the kernel",
+    },
+    Command {
+        name: "check",
+        arguments: "",
+        summary: "compare the kernel with what should be there; name every difference",
+    },
+    Command {
+        name: "show",
+        arguments: " [--backend nft]",
+        summary: "print the rules that apply would install",
+    },
+];
+
+const OPTIONS: &str = "\
+Options:
+  --root DIR       read and write below DIR instead of /
+  --platform NAME  openwrt or generic; default: what is found below the root
+  -h, --help       this text
+  -V, --version    the version
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration error. In each of the last two cases
+what was in force still is. For status and check: 0 protecting, 3 disabled, 4 blocking (no
+tunnel is up), 5 paused, 6 degraded.
+
+Configuration: /etc/config/vpn-killswitch. Manual: vpn-killswitch(8).
+";
+
+/// What the arguments ask for.
+#[derive(Debug, Default)]
+struct Request {
+    root: Option<PathBuf>,
+    platform: Option<String>,
+    command: Option<String>,
+    json: bool,
+    force: bool,
+    backend: Option<String>,
+    help: bool,
+    version: bool,
+}
+
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    ExitCode::from(run(std::env::args_os().skip(1)))
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let request = match parse(Parser::from_args(arguments)) {
+        Ok(request) => request,
+        Err(e) => return usage(&e.to_string()),
+    };
+    if request.help {
+        return print(&help());
+    }
+    if request.version {
+        return print(concat!("vpn-killswitch ", env!("CARGO_PKG_VERSION"), "\n"));
+    }
+    let Some(command) = request.command.as_deref() else {
+        return usage("no command");
+    };
+    match request.platform.as_deref() {
+        None | Some("openwrt" | "generic") => {}
+        Some("ddwrt") => {
+            return usage("platform ddwrt needs the iptables backend, which this version lacks");
+        }
+        Some(other) => {
+            return usage(&format!("unknown platform '{other}'; known are openwrt and generic"));
+        }
+    }
+    let control = Control::new(request.root.clone().unwrap_or_else(|| PathBuf::from("/")));
+    let result = match command {
+        "apply" => control.apply().map(|o| applied(&o)),
+        "enable" => control.enable(request.force).map(|o| applied(&o)),
+        "disable" => control.disable().map(disabled),
+        "status" => status(&control, request.json),
+        "check" => check(&control),
+        "show" => show(&control, request.backend.as_deref()),
+        other => return usage(&format!("unknown command '{other}'")),
+    };
+    result.unwrap_or_else(|error| {
+        complain(&error.to_string());
+        match error {
+            Error::Config(_) => USAGE,
+            Error::Failed(_) => FAILURE,
+        }
+    })
+}
+
+fn parse(mut parser: Parser) -> Result<Request, lexopt::Error> {
+    let mut request = Request::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("root") => request.root = Some(PathBuf::from(parser.value()?)),
+            Arg::Long("platform") => request.platform = Some(parser.value()?.string()?),
+            Arg::Long("json") if request.is("status") => request.json = true,
+            Arg::Long("force") if request.is("enable") => request.force = true,
+            Arg::Long("backend") if request.is("show") => {
+                request.backend = Some(parser.value()?.string()?);
+            }
+            Arg::Short('h') | Arg::Long("help") => request.help = true,
+            Arg::Short('V') | Arg::Long("version") => request.version = true,
+            Arg::Value(word) if request.command.is_none() => {
+                request.command = Some(word.string()?);
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(request)
+}
+
+impl Request {
+    fn is(&self, command: &str) -> bool {
+        self.command.as_deref() == Some(command)
+    }
+}
+
+fn help() -> String {
+    let mut out = String::from(
+        "vpn-killswitch: what a router's clients send leaves through the VPN tunnel, or not at all.\n\n\
+         Usage: vpn-killswitch [--root DIR] [--platform NAME] COMMAND\n\nCommands:\n",
+    );
+    for command in &COMMANDS {
+        let call = format!("{}{}", command.name, command.arguments);
+        out.push_str(&format!("  {call:<22} {}\n", command.summary));
+    }
+    out.push('\n');
+    out.push_str(OPTIONS);
+    out
+}
+
+fn applied(outcome: &Outcome) -> u8 {
+    for warning in &outcome.warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    for what in &outcome.unavailable {
+        complain(&format!("this kernel cannot do all; protection is complete without it: {what}"));
+    }
+    print(match (outcome.enabled, outcome.changes.is_empty()) {
+        (true, true) => "Protection is in force; nothing had to be changed.\n",
+        (true, false) => "Protection is in force.\n",
+        (false, _) => "Protection is switched off in the configuration; the router is open.\n",
+    })
+}
+
+fn disabled(was_on: bool) -> u8 {
+    print(if was_on {
+        "Protection is off: the router is open.\n"
+    } else {
+        "Protection was off already: the router is open.\n"
+    })
+}
+
+fn status(control: &Control, json: bool) -> Result<u8, Error> {
+    let status = control.status()?;
+    let printed = if json {
+        let text = serde_json::to_string(&status)
+            .map_err(|e| Error::Failed(format!("cannot write JSON: {e}")))?;
+        print(&format!("{text}\n"))
+    } else {
+        print(&status.to_string())
+    };
+    Ok(match printed {
+        0 if !status.errors.is_empty() => USAGE,
+        0 => status.posture.exit_code(),
+        failed => failed,
+    })
+}
+
+fn check(control: &Control) -> Result<u8, Error> {
+    let status = control.status()?;
+    if !status.errors.is_empty() {
+        return Err(Error::Config(status.errors));
+    }
+    let mut lines: Vec<&str> = status.differences.iter().map(String::as_str).collect();
+    lines.extend(status.warnings.iter().map(|w| w.message.as_str()));
+    for line in lines {
+        let _ = print(&format!("{line}\n"));
+    }
+    let printed = match status.posture {
+        Posture::Degraded | Posture::Disabled => print(&format!("{}\n", status.headline())),
+        _ => print("The kernel has what it should have.\n"),
+    };
+    Ok(if printed == 0 { status.posture.exit_code() } else { printed })
+}
+
+fn show(control: &Control, backend: Option<&str>) -> Result<u8, Error> {
+    if let Some(other) = backend.filter(|b| *b != "nft") {
+        return Ok(usage(&format!("unknown backend '{other}'; known is nft")));
+    }
+    let (ruleset, warnings) = control.plan()?;
+    for warning in warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    Ok(print(&text::table(&ruleset)))
+}
+
+/// Prints to standard output; a reader that went away is a failure, not a panic.
+fn print(text: &str) -> u8 {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => 0,
+        Err(_) => FAILURE,
+    }
+}
+
+fn complain(text: &str) {
+    let mut err = io::stderr().lock();
+    for line in text.lines() {
+        let _ = writeln!(err, "vpn-killswitch: {line}");
+    }
+}
+
+fn usage(why: &str) -> u8 {
+    complain(&format!("{why}; see 'vpn-killswitch --help'"));
+    USAGE
+}

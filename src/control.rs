@@ -1,0 +1,281 @@
+//! The few operations that every front end calls: apply, enable, disable, check, status.
+//!
+//! Thin: reads, calls the pure core, hands the result to the backend. Whatever fails here leaves what
+//! is in force as it is; only `disable`, and `apply` with protection switched off by the user, open.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::backend::nft::{self, Applied, Change, Nft, read::Element};
+use crate::config::{self, Config, edit, uci};
+use crate::lock;
+use crate::observe::Observed;
+use crate::policy::{self, Policy, Warning};
+use crate::ruleset::{self, Ruleset, build::BLOCKED, build::PAUSED, build::PAUSED_DEVICES};
+use crate::status::{self, Readback, Status};
+
+/// Why an operation failed. What was in force still is.
+#[derive(Debug)]
+pub enum Error {
+    /// The configuration; each line is one error.
+    Config(Vec<String>),
+    /// Anything else.
+    Failed(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(lines) => f.write_str(&lines.join("\n")),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl From<nft::Error> for Error {
+    fn from(error: nft::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// What an apply did.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What was changed; empty when the kernel already agreed.
+    pub changes: Vec<String>,
+    /// What this kernel cannot do, though it protects.
+    pub unavailable: Vec<String>,
+    /// What the user should know.
+    pub warnings: Vec<Warning>,
+    /// Whether protection is in force now.
+    pub enabled: bool,
+}
+
+/// Where everything is read and written.
+#[derive(Clone, Debug)]
+pub struct Control {
+    root: PathBuf,
+}
+
+impl Control {
+    /// Works below `root`, and on the kernel of this network namespace.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The configuration file.
+    pub fn config_path(&self) -> PathBuf {
+        self.root.join(config::PATH)
+    }
+
+    /// Makes the kernel agree with the configuration.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn apply(&self) -> Result<Outcome, Error> {
+        let _lock = self.lock()?;
+        let config = self.parse(&self.read_config()?)?;
+        self.enforce(&config)
+    }
+
+    /// Switches protection on: in the kernel first, then durably. `force` skips the check that a local
+    /// network exists.
+    ///
+    /// # Errors
+    /// See [`Error`]. When the file cannot be written protection is on, and the error says that it
+    /// will not be after a reboot.
+    pub fn enable(&self, force: bool) -> Result<Outcome, Error> {
+        let _lock = self.lock()?;
+        let text = self.read_config()?;
+        let edited = self.set_enabled(&text, "1")?;
+        let config = self.parse(&edited)?;
+        if !force {
+            self.refuse_lockout(&config)?;
+        }
+        let outcome = self.enforce(&config)?;
+        self.write_config(&text, &edited).map_err(|e| {
+            Error::Failed(format!(
+                "protection is on, but {} could not be written ({e}): it will be off after a reboot",
+                self.config_path().display()
+            ))
+        })?;
+        Ok(outcome)
+    }
+
+    /// Switches protection off: durably first, then in the kernel. Returns whether it was on.
+    ///
+    /// # Errors
+    /// See [`Error`]; protection is still on then.
+    pub fn disable(&self) -> Result<bool, Error> {
+        let _lock = self.lock()?;
+        let text = self.read_config()?;
+        // An invalid configuration can be switched off; only its syntax must allow it.
+        let edited = self.set_enabled(&text, "0")?;
+        self.write_config(&text, &edited).map_err(|e| {
+            Error::Failed(format!(
+                "protection is still on: {} could not be written ({e})",
+                self.config_path().display()
+            ))
+        })?;
+        Ok(Nft::open()?.remove()?)
+    }
+
+    /// How the kernel differs from what it should have; empty when it does not.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn status(&self) -> Result<Status, Error> {
+        let mut errors = Vec::new();
+        let config = match self.read_config().and_then(|text| self.parse(&text)) {
+            Ok(config) => Some(config),
+            Err(Error::Config(lines)) => {
+                errors = lines;
+                None
+            }
+            Err(other) => return Err(other),
+        };
+        let observed = self.observe(config.as_ref().unwrap_or(&Config::default()))?;
+        let mut warnings = Vec::new();
+        let mut policy = None;
+        if let Some(config) = &config {
+            match policy::derive(config, &observed) {
+                Ok((derived, noted)) => (policy, warnings) = (Some(derived), noted),
+                Err(found) => errors.extend(found.iter().map(ToString::to_string)),
+            }
+        }
+        let wanted = policy
+            .as_ref()
+            .filter(|_| config.as_ref().is_some_and(|c| c.enabled))
+            .map(ruleset::build);
+        let kernel = read_back(wanted.as_ref())?;
+        Ok(status::build(config.as_ref(), policy.as_ref(), &observed, &warnings, errors, &kernel))
+    }
+
+    /// The rules that an apply would install if protection were on, and what there is to know.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn plan(&self) -> Result<(Ruleset, Vec<Warning>), Error> {
+        let config = self.parse(&self.read_config()?)?;
+        let (policy, warnings) = self.derive(&config)?;
+        Ok((ruleset::build(&policy), warnings))
+    }
+
+    fn enforce(&self, config: &Config) -> Result<Outcome, Error> {
+        if !config.enabled {
+            let removed = Nft::open()?.remove()?;
+            let changes = if removed { vec!["the table was removed".to_owned()] } else { vec![] };
+            return Ok(Outcome { changes, ..Outcome::default() });
+        }
+        let (policy, warnings) = self.derive(config)?;
+        let Applied { changes, unavailable } = Nft::open()?.apply(&ruleset::build(&policy))?;
+        Ok(Outcome { changes, unavailable, warnings, enabled: true })
+    }
+
+    fn derive(&self, config: &Config) -> Result<(Policy, Vec<Warning>), Error> {
+        let observed = self.observe(config)?;
+        policy::derive(config, &observed).map_err(|errors| {
+            let file = self.config_path();
+            Error::Config(errors.iter().map(|e| format!("{}: {e}", file.display())).collect())
+        })
+    }
+
+    /// G10: a mistyped local network would close the router to its owner.
+    fn refuse_lockout(&self, config: &Config) -> Result<(), Error> {
+        let observed = self.observe(config)?;
+        let Ok((policy, _)) = policy::derive(config, &observed) else { return Ok(()) };
+        if observed.links.iter().any(|l| policy.is_local(&l.name)) {
+            return Ok(());
+        }
+        let names: Vec<&str> = observed.links.iter().map(|l| l.name.as_str()).collect();
+        Err(Error::Config(vec![format!(
+            "{}: none of the local networks exists, which would lock you out; the devices here are: \
+             {}. Correct local_interface or local_device, or use enable --force",
+            self.config_path().display(),
+            names.join(" ")
+        )]))
+    }
+
+    fn observe(&self, config: &Config) -> Result<Observed, Error> {
+        Observed::gather(&self.root, config)
+            .map_err(|e| Error::Failed(format!("cannot list the network devices: {e}")))
+    }
+
+    fn lock(&self) -> Result<lock::Lock, Error> {
+        lock::acquire(&self.root).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => {
+                Error::Failed("another vpn-killswitch is at work and does not end".to_owned())
+            }
+            _ => Error::Failed(format!("cannot lock below {}: {e}", self.root.display())),
+        })
+    }
+
+    fn read_config(&self) -> Result<Vec<u8>, Error> {
+        let path = self.config_path();
+        read_bounded(&path).map_err(|why| Error::Config(vec![format!("{}: {why}", path.display())]))
+    }
+
+    fn parse(&self, text: &[u8]) -> Result<Config, Error> {
+        let file = self.config_path().display().to_string();
+        config::parse(text)
+            .map_err(|errors| Error::Config(errors.iter().map(|e| e.in_file(&file)).collect()))
+    }
+
+    fn set_enabled(&self, text: &[u8], value: &str) -> Result<Vec<u8>, Error> {
+        edit::set_option(text, "killswitch", "enabled", value)
+            .map_err(|e| Error::Config(vec![format!("{}: {e}", self.config_path().display())]))
+    }
+
+    fn write_config(&self, old: &[u8], new: &[u8]) -> io::Result<()> {
+        if old == new { Ok(()) } else { edit::write_atomic(&self.config_path(), new) }
+    }
+}
+
+/// Reads a file that may be anything.
+fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
+    let file = File::open(path).map_err(|e| format!("cannot be read: {e}"))?;
+    let meta = file.metadata().map_err(|e| format!("cannot be read: {e}"))?;
+    if !meta.is_file() {
+        return Err("is not a file".to_owned());
+    }
+    let mut text = Vec::new();
+    let limit = u64::try_from(uci::MAX_SIZE).unwrap_or(u64::MAX);
+    file.take(limit + 1).read_to_end(&mut text).map_err(|e| format!("cannot be read: {e}"))?;
+    if text.len() > uci::MAX_SIZE {
+        return Err(format!("is larger than {} KiB: this is not a configuration", limit >> 10));
+    }
+    Ok(text)
+}
+
+/// Reads what the kernel has; with `wanted`, compares it.
+fn read_back(wanted: Option<&Ruleset>) -> Result<Readback, Error> {
+    let mut nft = Nft::open()?;
+    let mut out = Readback::default();
+    match wanted {
+        Some(ruleset) => {
+            let changes = nft.check(ruleset)?;
+            out.installed = !changes.contains(&Change::AddTable);
+            let (optional, real): (Vec<_>, Vec<_>) =
+                changes.iter().partition(|c| c.is_optional() && out.installed);
+            out.differences = real.iter().map(ToString::to_string).collect();
+            out.unavailable = optional.iter().map(ToString::to_string).collect();
+        }
+        None => out.installed = nft.read()?.is_some(),
+    }
+    if out.installed {
+        out.counters = nft.counters()?;
+        let mut elements = |set, width| -> Result<Vec<(u32, Element)>, Error> {
+            Ok(nft.elements(set)?.into_iter().map(|e| (width, e)).collect())
+        };
+        for (set, width) in BLOCKED.into_iter().zip([4, 16]) {
+            out.blocked.extend(elements(set, width)?);
+        }
+        out.paused.extend(elements(PAUSED_DEVICES, 0)?);
+        for (set, width) in PAUSED.into_iter().zip([4, 16]) {
+            out.paused.extend(elements(set, width)?);
+        }
+    }
+    Ok(out)
+}

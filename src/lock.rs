@@ -1,0 +1,87 @@
+//! One apply at a time.
+//!
+//! Hotplug hooks run side by side; without order, the one that read the older state could write last.
+//! The lock is `flock` on a file, so it ends with the process that holds it, however that dies.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The lock file, below the root directory; on a router it is in memory.
+const PATH: &str = "var/run/vpn-killswitch.lock";
+/// Longer than many applies in a row take; whoever holds the lock longer hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Holds the lock until it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Waits for the lock.
+///
+/// # Errors
+/// `WouldBlock` when another process keeps it; otherwise why there is nothing to lock.
+pub fn acquire(root: &Path) -> io::Result<Lock> {
+    let file = open(root)?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // SAFETY: flock(2) takes no pointers, and `file` is open.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(Lock { _file: file });
+        }
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::WouldBlock if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            _ => return Err(error),
+        }
+    }
+}
+
+fn open(root: &Path) -> io::Result<File> {
+    let path = root.join(PATH);
+    if let Some(folder) = path.parent() {
+        // If this fails, so does the next step, and that is the error to act on.
+        let _ = fs::create_dir_all(folder);
+    }
+    // Nobody else may open it, or they could hold the lock and keep the rules from being repaired.
+    let made = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    match made {
+        Ok(file) => Ok(file),
+        // Full or read-only: protection must not wait for disk space. A folder can be locked too.
+        Err(_) => File::open(root.join("etc/config")).or_else(|_| File::open(root)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_waits_for_the_first() {
+        let root = std::env::temp_dir().join(format!("vpn-killswitch-lock-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        let first = acquire(&root).unwrap();
+        let (root2, started) = (root.clone(), Instant::now());
+        let second = std::thread::spawn(move || acquire(&root2).map(|_| started.elapsed()));
+        std::thread::sleep(Duration::from_millis(50));
+        drop(first);
+        assert!(second.join().unwrap().unwrap() >= Duration::from_millis(50));
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn without_a_place_for_a_file_a_folder_is_locked() {
+        let root =
+            std::env::temp_dir().join(format!("vpn-killswitch-lockdir-{}", std::process::id()));
+        fs::create_dir_all(root.join("etc/config")).unwrap();
+        fs::write(root.join("var"), "in the way").unwrap();
+        assert!(acquire(&root).is_ok());
+        fs::remove_dir_all(&root).unwrap();
+    }
+}

@@ -1,0 +1,191 @@
+//! What the system's own files say: netifd interfaces and firewall zones, host names, users, time
+//! servers. A file that is missing or unreadable says nothing: then less is open.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use crate::config::uci::{self, Package, Section, Value};
+
+/// Files longer than this are not read; a list of blocked names may have megabytes.
+const FILE_MAX: u64 = 4 << 20;
+
+/// The devices of the named netifd interfaces and firewall zones, from `/etc/config/network` and
+/// `/etc/config/firewall`. An interface goes before a zone of the same name.
+pub fn interfaces<'a>(
+    root: &Path,
+    names: impl Iterator<Item = &'a String>,
+) -> BTreeMap<String, Vec<String>> {
+    let network = package(root, "etc/config/network");
+    let firewall = package(root, "etc/config/firewall");
+    names
+        .map(|name| {
+            let mut devices = interface_devices(&network, name);
+            if devices.is_empty() {
+                devices = zone_devices(&firewall, &network, name);
+            }
+            devices.sort();
+            devices.dedup();
+            (name.clone(), devices)
+        })
+        .collect()
+}
+
+/// The layer 3 devices that netifd gives the interface, by its protocol (netifd's proto handlers and
+/// /lib/netifd/proto/*.sh).
+fn interface_devices(network: &Package, name: &str) -> Vec<String> {
+    let of_name = |s: &&Section| s.kind == "interface" && s.name.as_deref() == Some(name);
+    let Some(section) = network.sections.iter().find(of_name) else { return Vec::new() };
+    match scalar(section, "proto").as_deref() {
+        Some("wireguard" | "amneziawg" | "openvpn") => vec![name.to_owned()],
+        Some(proto @ ("pppoe" | "pppoa" | "pptp" | "l2tp" | "6in4" | "sstp")) => {
+            vec![format!("{proto}-{name}")]
+        }
+        Some("openconnect" | "vpnc") => vec![format!("vpn-{name}")],
+        _ if scalar(section, "type").as_deref() == Some("bridge") => vec![format!("br-{name}")],
+        _ => {
+            let mut devices = words(section, "device");
+            if devices.is_empty() {
+                devices = words(section, "ifname");
+            }
+            // '@lan' is another interface's device; it is resolved when that one is listed.
+            devices.retain(|d| !d.starts_with('@'));
+            devices
+        }
+    }
+}
+
+fn zone_devices(firewall: &Package, network: &Package, name: &str) -> Vec<String> {
+    let zone = firewall
+        .sections
+        .iter()
+        .find(|s| s.kind == "zone" && scalar(s, "name").as_deref() == Some(name));
+    let Some(zone) = zone else { return Vec::new() };
+    let mut devices: Vec<String> =
+        words(zone, "network").iter().flat_map(|n| interface_devices(network, n)).collect();
+    // firewall4 writes a prefix as 'tun+'.
+    devices.extend(words(zone, "device").into_iter().map(|d| match d.strip_suffix('+') {
+        Some(stem) => format!("{stem}*"),
+        None => d,
+    }));
+    devices
+}
+
+/// Addresses of the wanted names in `/etc/hosts`.
+pub fn hosts<'a>(
+    root: &Path,
+    wanted: impl Iterator<Item = &'a String>,
+) -> BTreeMap<String, Vec<IpAddr>> {
+    let mut out: BTreeMap<String, Vec<IpAddr>> =
+        wanted.map(|name| (name.clone(), Vec::new())).collect();
+    if out.is_empty() {
+        return out;
+    }
+    for line in text(root, "etc/hosts").lines() {
+        let mut words = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
+        let Some(Ok(addr)) = words.next().map(str::parse::<IpAddr>) else { continue };
+        if addr.is_loopback() || addr.is_unspecified() || addr.is_multicast() {
+            continue;
+        }
+        for name in words {
+            if let Some(addrs) = out.get_mut(&name.to_ascii_lowercase()) {
+                addrs.push(addr);
+            }
+        }
+    }
+    out
+}
+
+/// Numbers of the wanted users in `/etc/passwd`.
+pub fn users<'a>(root: &Path, wanted: impl Iterator<Item = &'a String>) -> BTreeMap<String, u32> {
+    let wanted: Vec<&String> = wanted.collect();
+    if wanted.is_empty() {
+        return BTreeMap::new();
+    }
+    text(root, "etc/passwd")
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next().filter(|n| wanted.iter().any(|w| w.as_str() == *n))?;
+            Some((name.to_owned(), fields.nth(1)?.parse().ok()?))
+        })
+        .collect()
+}
+
+/// Time servers by address from `/etc/config/system`.
+pub fn time_servers(root: &Path) -> Vec<IpAddr> {
+    package(root, "etc/config/system")
+        .sections
+        .iter()
+        .filter(|s| s.kind == "timeserver")
+        .flat_map(|s| words(s, "server"))
+        .filter_map(|server| server.parse().ok())
+        .collect()
+}
+
+fn package(root: &Path, path: &str) -> Package {
+    uci::parse(&bytes(root, path)).unwrap_or_default()
+}
+
+fn text(root: &Path, path: &str) -> String {
+    String::from_utf8_lossy(&bytes(root, path)).into_owned()
+}
+
+fn bytes(root: &Path, path: &str) -> Vec<u8> {
+    let path = root.join(path);
+    match fs::metadata(&path) {
+        Ok(meta) if meta.is_file() && meta.len() <= FILE_MAX => fs::read(&path).unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+fn scalar(section: &Section, name: &str) -> Option<String> {
+    words(section, name).into_iter().next()
+}
+
+/// A list's items, or an option's words.
+fn words(section: &Section, name: &str) -> Vec<String> {
+    let Some(option) = section.options.iter().find(|o| o.name == name) else { return Vec::new() };
+    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match &option.value {
+        Value::List(items) => items.iter().map(|i| lossy(&i.bytes)).collect(),
+        Value::One(bytes) => lossy(bytes).split_whitespace().map(str::to_owned).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(text: &str) -> Package {
+        uci::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn interfaces_lead_to_the_devices_that_netifd_gives_them() {
+        let network = package(
+            "config interface lan\n option device br-lan\n option proto static\n\
+             config interface old\n option type bridge\n option ifname 'eth0.1 eth1'\n\
+             config interface dsl\n option proto pppoe\n option device eth0.7\n\
+             config interface wg0\n option proto wireguard\n\
+             config interface alias\n option device @lan\n",
+        );
+        let of = |name| interface_devices(&network, name);
+        assert_eq!(of("lan"), ["br-lan"]);
+        assert_eq!(of("old"), ["br-old"]);
+        assert_eq!(of("dsl"), ["pppoe-dsl"]);
+        assert_eq!(of("wg0"), ["wg0"]);
+        assert!(of("alias").is_empty() && of("nothing").is_empty());
+    }
+
+    #[test]
+    fn zones_lead_to_their_networks_and_devices() {
+        let network = package("config interface a\n option device br-a\n");
+        let firewall = package(
+            "config zone\n option name home\n list network a\n list network gone\n list device 'tun+'\n",
+        );
+        assert_eq!(zone_devices(&firewall, &network, "home"), ["br-a", "tun*"]);
+        assert!(zone_devices(&firewall, &network, "a").is_empty());
+    }
+}

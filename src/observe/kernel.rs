@@ -1,0 +1,123 @@
+//! Links, addresses and default routes, as the kernel tells them (rtnetlink).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+
+use netlink_bindings::rt_addr::{self, AddrAttrs, Ifaddrmsg};
+use netlink_bindings::rt_link::{self, Ifinfomsg, LinkAttrs};
+use netlink_bindings::rt_route::{self, RouteAttrs, Rtmsg};
+
+use super::Link;
+use crate::netlink::{Refusal, Socket};
+
+/// `IFF_UP`, `IFF_LOOPBACK` and `IFF_LOWER_UP` (linux/if.h).
+const IFF_UP: u32 = 1;
+const IFF_LOOPBACK: u32 = 1 << 3;
+const IFF_LOWER_UP: u32 = 1 << 16;
+/// `RT_TABLE_MAIN` and `RTN_UNICAST` (linux/rtnetlink.h).
+const TABLE_MAIN: u32 = 254;
+const RTN_UNICAST: u8 = 1;
+/// Bytes of a `struct rtnexthop` before its attributes; its device's index is at byte 4.
+const NEXTHOP: usize = 8;
+
+/// How often an interrupted listing is asked for again.
+const ATTEMPTS: usize = 8;
+
+/// All devices but the loopback with their addresses, and the names of those that a default route of
+/// the main table leaves by.
+///
+/// # Errors
+/// What the kernel said.
+pub fn links_and_uplinks() -> io::Result<(Vec<Link>, Vec<String>)> {
+    let mut socket = Socket::open(0)?;
+    for _ in 1..ATTEMPTS {
+        match read(&mut socket) {
+            Err(refusal) if refusal.is(libc::EINTR) => {}
+            other => return other.map_err(io::Error::from),
+        }
+    }
+    read(&mut socket).map_err(io::Error::from)
+}
+
+fn read(socket: &mut Socket) -> Result<(Vec<Link>, Vec<String>), Refusal> {
+    let mut links: BTreeMap<u32, Link> = BTreeMap::new();
+    let request = rt_link::Request::new().op_getlink_dump(&Ifinfomsg::new());
+    socket.request(&request, |(header, attrs)| {
+        if header.ifi_flags & IFF_LOOPBACK != 0 {
+            return Ok(());
+        }
+        let name = attrs.into_iter().find_map(|a| match a {
+            Ok(LinkAttrs::Ifname(name)) => Some(name.to_string_lossy().into_owned()),
+            _ => None,
+        });
+        if let (Some(name), Ok(index)) = (name, u32::try_from(header.ifi_index)) {
+            let up = header.ifi_flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP;
+            links.insert(index, Link { name, up, addrs: Vec::new() });
+        }
+        Ok(())
+    })?;
+
+    let request = rt_addr::Request::new().op_getaddr_dump(&Ifaddrmsg::new());
+    socket.request(&request, |(header, attrs)| {
+        let (mut local, mut address) = (None, None);
+        for attr in attrs {
+            match attr? {
+                AddrAttrs::Local(a) => local = Some(a),
+                AddrAttrs::Address(a) => address = Some(a),
+                _ => {}
+            }
+        }
+        // On a point-to-point link "address" is the other side's; IPv6 has no "local".
+        let own: Option<IpAddr> = local.or(address);
+        if let (Some(link), Some(own)) = (links.get_mut(&header.ifa_index), own) {
+            link.addrs.push(own);
+        }
+        Ok(())
+    })?;
+
+    let mut uplinks: Vec<u32> = Vec::new();
+    let request = rt_route::Request::new().op_getroute_dump(&Rtmsg::new());
+    socket.request(&request, |(header, attrs)| {
+        if header.rtm_dst_len != 0 || header.rtm_type != RTN_UNICAST {
+            return Ok(());
+        }
+        let mut table = u32::from(header.rtm_table);
+        let mut devices = Vec::new();
+        for attr in attrs {
+            match attr? {
+                RouteAttrs::Table(number) => table = number,
+                RouteAttrs::Oif(index) => devices.push(index),
+                RouteAttrs::Multipath(hops) => devices.extend(next_hops(hops)),
+                _ => {}
+            }
+        }
+        if table == TABLE_MAIN {
+            uplinks.extend(devices);
+        }
+        Ok(())
+    })?;
+
+    let mut names: Vec<String> =
+        uplinks.iter().filter_map(|i| links.get(i)).map(|l| l.name.clone()).collect();
+    names.sort();
+    names.dedup();
+    let mut links: Vec<Link> = links.into_values().collect();
+    links.iter_mut().for_each(|l| l.addrs.sort());
+    links.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok((links, names))
+}
+
+/// The devices of a route over several (`struct rtnexthop`, linux/rtnetlink.h).
+fn next_hops(mut hops: &[u8]) -> Vec<u32> {
+    let mut out = Vec::new();
+    while let Some([l0, l1, _, _, a, b, c, d]) = hops.get(..NEXTHOP) {
+        let length = usize::from(u16::from_ne_bytes([*l0, *l1]));
+        out.push(u32::from_ne_bytes([*a, *b, *c, *d]));
+        if length < NEXTHOP {
+            break;
+        }
+        hops = hops.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    out
+}

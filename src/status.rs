@@ -1,0 +1,454 @@
+//! Status: what is true in the kernel, in words and as JSON.
+//!
+//! Pure. Everything about protection in it comes from what was read back (G11); the configuration only
+//! says what to compare it with. The JSON keeps its shape: every key is always there.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::backend::nft::read::{Counter, Element, address};
+use crate::config::Config;
+use crate::observe::{Link, Observed};
+use crate::policy::{Policy, Warning};
+use crate::types::DevicePattern;
+
+/// What a person wants to know first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Posture {
+    /// Switched off: nothing is protected.
+    Disabled,
+    /// In force, and a tunnel is up.
+    Protecting,
+    /// In force, and no tunnel is up: nothing leaves.
+    Blocking,
+    /// In force, with a pause that the kernel ends.
+    Paused,
+    /// Not what it should be.
+    Degraded,
+}
+
+impl Posture {
+    /// The exit code of `status` and `check`.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Protecting => 0,
+            Self::Disabled => 3,
+            Self::Blocking => 4,
+            Self::Paused => 5,
+            Self::Degraded => 6,
+        }
+    }
+}
+
+/// Everything that `status` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Version of this program.
+    pub version: &'static str,
+    /// In one word.
+    pub posture: Posture,
+    /// Whether the configuration asks for protection.
+    pub enabled: bool,
+    /// What the router itself may send: strict, dns or open.
+    pub router: String,
+    /// The independent layers of protection and whether each is in force.
+    pub layers: Vec<Layer>,
+    /// Tunnel devices.
+    pub tunnels: Vec<Device>,
+    /// Local devices.
+    pub locals: Vec<Device>,
+    /// Devices that a default route leaves by.
+    pub uplinks: Vec<String>,
+    /// Devices that are up and are none of these: closed.
+    pub unclassified: Vec<String>,
+    /// VPN servers.
+    pub endpoints: Vec<EndpointStatus>,
+    /// Packets, since the table was installed.
+    pub packets: Packets,
+    /// Clients that were refused, the latest first.
+    pub blocked: Vec<Blocked>,
+    /// Pauses that run.
+    pub pauses: Vec<Pause>,
+    /// How the kernel differs from what it should have.
+    pub differences: Vec<String>,
+    /// What the user should know.
+    pub warnings: Vec<Notice>,
+    /// Errors in the configuration; with any, nothing was compared.
+    pub errors: Vec<String>,
+}
+
+/// A layer of protection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Layer {
+    /// `netfilter`.
+    pub name: &'static str,
+    /// Whether it is complete in the kernel.
+    pub in_force: bool,
+    /// What this kernel cannot do, or why it is not in force; empty when all is well.
+    pub detail: String,
+}
+
+/// A device of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// The device, or the pattern that no device fits.
+    pub device: String,
+    /// Whether it exists.
+    pub exists: bool,
+    /// Whether it is up and can carry packets.
+    pub up: bool,
+    /// The router's addresses on it.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A VPN server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EndpointStatus {
+    /// For people.
+    pub name: String,
+    /// As configured.
+    pub host: String,
+    /// Known addresses; empty while unresolved.
+    pub addresses: Vec<IpAddr>,
+    /// Transport protocol.
+    pub proto: String,
+    /// Destination port, where the protocol has one.
+    pub port: Option<u16>,
+    /// Packets that the router sent it.
+    pub packets: u64,
+}
+
+/// Packets by what was decided about them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Packets {
+    /// Forwarded into a tunnel.
+    pub through_tunnel: u64,
+    /// Forwarded to a local network.
+    pub to_local: u64,
+    /// Forwarded because exempt or paused.
+    pub exempt: u64,
+    /// Refused on their way through.
+    pub refused_forward: u64,
+    /// Refused from the router itself, DNS not counted.
+    pub refused_router: u64,
+    /// DNS that was refused.
+    pub refused_dns: u64,
+    /// For a tunnel's address, but from elsewhere.
+    pub refused_inbound: u64,
+}
+
+/// A client that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Blocked {
+    /// Its address.
+    pub address: IpAddr,
+    /// Packets that were refused since it is remembered.
+    pub packets: u64,
+    /// Seconds since the last one.
+    pub seconds_ago: u64,
+}
+
+/// A pause.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pause {
+    /// A device or a client's address.
+    pub what: String,
+    /// Seconds until the kernel ends it.
+    pub seconds_left: u64,
+}
+
+/// A warning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Notice {
+    /// Stable word for programs.
+    pub code: &'static str,
+    /// For people: what is the matter and what to do.
+    pub message: String,
+}
+
+/// What was read from the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readback {
+    /// Whether our table exists.
+    pub installed: bool,
+    /// Differences that matter.
+    pub differences: Vec<String>,
+    /// Rules that never decide and are missing: the kernel cannot do them.
+    pub unavailable: Vec<String>,
+    /// The rules' counters.
+    pub counters: Vec<Counter>,
+    /// The elements of the sets of refused clients, with the width of their keys in bytes.
+    pub blocked: Vec<(u32, Element)>,
+    /// The elements of the pause sets, likewise; 0 stands for a device.
+    pub paused: Vec<(u32, Element)>,
+}
+
+/// More clients than this are not listed.
+const BLOCKED_LISTED: usize = 256;
+
+/// Puts the status together. `policy` is `None` when the configuration could not be made sense of;
+/// `errors` says why then.
+pub fn build(
+    config: Option<&Config>,
+    policy: Option<&Policy>,
+    observed: &Observed,
+    warnings: &[Warning],
+    errors: Vec<String>,
+    kernel: &Readback,
+) -> Status {
+    let enabled = config.is_some_and(|c| c.enabled);
+    let none: &[DevicePattern] = &[];
+    let tunnels = devices(policy.map_or(none, |p| &p.tunnels), &observed.links);
+    let locals = devices(policy.map_or(none, |p| &p.locals), &observed.links);
+    let known = |name: &str| {
+        policy.is_some_and(|p| p.is_tunnel(name) || p.is_local(name))
+            || observed.uplinks.iter().any(|u| u == name)
+    };
+    let unclassified = observed
+        .links
+        .iter()
+        .filter(|l| l.up && !l.addrs.is_empty() && !known(&l.name))
+        .map(|l| l.name.clone())
+        .collect();
+
+    let mut differences = kernel.differences.clone();
+    if !enabled && errors.is_empty() && kernel.installed {
+        differences = vec![
+            "switched off in the configuration, but the kernel still closes everything: run \
+                  'vpn-killswitch apply'"
+                .to_owned(),
+        ];
+    }
+    let in_force = kernel.installed && enabled && differences.is_empty() && errors.is_empty();
+    let detail = match (kernel.installed, in_force) {
+        (_, true) => kernel.unavailable.join("; "),
+        (false, false) if enabled => "not installed: the router is open".to_owned(),
+        (false, false) => "not installed".to_owned(),
+        (true, false) if !errors.is_empty() => {
+            "installed; what it should be cannot be told while the configuration has errors"
+                .to_owned()
+        }
+        (true, false) => "installed, but not as it should be".to_owned(),
+    };
+    let pauses = pauses(&kernel.paused);
+    let posture = if !errors.is_empty() {
+        Posture::Degraded
+    } else if !enabled && !kernel.installed {
+        Posture::Disabled
+    } else if !in_force || warnings.iter().any(|w| w.degrades) {
+        Posture::Degraded
+    } else if !pauses.is_empty() {
+        Posture::Paused
+    } else if tunnels.iter().any(|t| t.up) {
+        Posture::Protecting
+    } else {
+        Posture::Blocking
+    };
+
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        posture,
+        enabled,
+        router: config.map(|c| c.router.to_string()).unwrap_or_default(),
+        layers: vec![Layer { name: "netfilter", in_force, detail }],
+        tunnels,
+        locals,
+        uplinks: observed.uplinks.clone(),
+        unclassified,
+        endpoints: policy.map(|p| endpoints(p, &kernel.counters)).unwrap_or_default(),
+        packets: packets(&kernel.counters),
+        blocked: blocked(&kernel.blocked),
+        pauses,
+        differences,
+        warnings: warnings
+            .iter()
+            .map(|w| Notice { code: w.code, message: w.message.clone() })
+            .collect(),
+        errors,
+    }
+}
+
+fn devices(patterns: &[DevicePattern], links: &[Link]) -> Vec<Device> {
+    let mut out = Vec::new();
+    for pattern in patterns {
+        let mut found = links.iter().filter(|l| pattern.matches(&l.name)).peekable();
+        if found.peek().is_none() {
+            let device = pattern.to_string();
+            out.push(Device { device, exists: false, up: false, addresses: Vec::new() });
+        }
+        out.extend(found.map(|link| Device {
+            device: link.name.clone(),
+            exists: true,
+            up: link.up,
+            addresses: link.addrs.clone(),
+        }));
+    }
+    out.dedup();
+    out
+}
+
+fn endpoints(policy: &Policy, counters: &[Counter]) -> Vec<EndpointStatus> {
+    (1..)
+        .zip(&policy.endpoints)
+        .map(|(n, endpoint)| EndpointStatus {
+            name: endpoint.name.clone(),
+            host: endpoint.host.clone(),
+            addresses: endpoint.addrs.clone(),
+            proto: endpoint.proto.to_string(),
+            port: endpoint.port,
+            packets: sum(counters, |id| {
+                id == format!("endpoint_{n}_4") || id == format!("endpoint_{n}_6")
+            }),
+        })
+        .collect()
+}
+
+fn packets(counters: &[Counter]) -> Packets {
+    let exactly = |wanted: &[&str]| sum(counters, |id| wanted.contains(&id));
+    Packets {
+        through_tunnel: exactly(&["fwd_tunnel"]),
+        to_local: exactly(&["fwd_local"]),
+        exempt: exactly(&["fwd_pass"]),
+        refused_forward: exactly(&["fwd_drop", "fwd_reject", "fwd_reject_tcp"]),
+        refused_router: exactly(&["out_drop", "out_reject_tcp"]),
+        refused_dns: sum(counters, |id| {
+            ["out_dns_udp", "out_dns_tcp", "fwd_dns_udp", "fwd_dns_tcp"].contains(&id)
+        }),
+        refused_inbound: exactly(&["in_tunnel_addr4", "in_tunnel_addr6"]),
+    }
+}
+
+fn sum(counters: &[Counter], wanted: impl Fn(&str) -> bool) -> u64 {
+    counters.iter().filter(|c| wanted(&c.name)).map(|c| c.packets).sum()
+}
+
+fn blocked(elements: &[(u32, Element)]) -> Vec<Blocked> {
+    let mut out: Vec<Blocked> = elements
+        .iter()
+        .map(|(width, e)| Blocked {
+            address: address(&e.key, *width),
+            packets: e.packets,
+            seconds_ago: match (e.timeout, e.expires) {
+                (Some(whole), Some(left)) => whole.saturating_sub(left).as_secs(),
+                _ => 0,
+            },
+        })
+        .collect();
+    out.sort_by_key(|b| (b.seconds_ago, b.address));
+    out.truncate(BLOCKED_LISTED);
+    out
+}
+
+fn pauses(elements: &[(u32, Element)]) -> Vec<Pause> {
+    elements
+        .iter()
+        .map(|(width, e)| Pause {
+            what: match width {
+                0 => String::from_utf8_lossy(&e.key).trim_end_matches('\0').to_owned(),
+                _ => address(&e.key, *width).to_string(),
+            },
+            // A pause whose last second runs is not over yet.
+            seconds_left: e
+                .expires
+                .map_or(0, |left| left.as_secs() + u64::from(left.subsec_nanos() > 0)),
+        })
+        .collect()
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.headline())?;
+        for error in &self.errors {
+            writeln!(f, "  error: {error}")?;
+        }
+        for difference in &self.differences {
+            writeln!(f, "  differs: {difference}")?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "  warning: {}", warning.message)?;
+        }
+        for layer in &self.layers {
+            let state = if layer.in_force { "in force" } else { "not in force" };
+            let detail = if layer.detail.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", layer.detail)
+            };
+            writeln!(f, "Layer {}: {state}{detail}", layer.name)?;
+        }
+        for (what, devices) in [("Tunnel", &self.tunnels), ("Local", &self.locals)] {
+            for d in devices {
+                let state = match (d.exists, d.up) {
+                    (false, _) => "does not exist",
+                    (true, false) => "down",
+                    (true, true) => "up",
+                };
+                let addresses: Vec<String> = d.addresses.iter().map(IpAddr::to_string).collect();
+                writeln!(f, "{what} {}: {state} {}", d.device, addresses.join(" "))?;
+            }
+        }
+        if !self.uplinks.is_empty() {
+            writeln!(f, "Uplinks: {}", self.uplinks.join(" "))?;
+        }
+        if !self.unclassified.is_empty() {
+            writeln!(
+                f,
+                "Not classified, so closed: {} (add what is yours as local_device)",
+                self.unclassified.join(" ")
+            )?;
+        }
+        for e in &self.endpoints {
+            let addresses = match e.addresses.as_slice() {
+                [] => "unresolved".to_owned(),
+                some => some.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "),
+            };
+            let port = e.port.map(|p| format!(" port {p}")).unwrap_or_default();
+            writeln!(
+                f,
+                "Endpoint {}: {addresses} {}{port}, {} packets",
+                e.name, e.proto, e.packets
+            )?;
+        }
+        let p = &self.packets;
+        writeln!(
+            f,
+            "Passed: {} through the tunnel, {} local, {} exempt",
+            p.through_tunnel, p.to_local, p.exempt
+        )?;
+        writeln!(
+            f,
+            "Refused: {} from clients, {} from the router, {} DNS, {} inbound",
+            p.refused_forward, p.refused_router, p.refused_dns, p.refused_inbound
+        )?;
+        for b in self.blocked.iter().take(10) {
+            writeln!(f, "  {}: {} packets, last {} s ago", b.address, b.packets, b.seconds_ago)?;
+        }
+        for pause in &self.pauses {
+            writeln!(f, "Paused: {}, closes in {} s", pause.what, pause.seconds_left)?;
+        }
+        Ok(())
+    }
+}
+
+impl Status {
+    /// The posture in a sentence.
+    pub fn headline(&self) -> String {
+        match self.posture {
+            Posture::Disabled => "OFF: nothing is protected.".to_owned(),
+            Posture::Protecting => {
+                let up: Vec<&str> =
+                    self.tunnels.iter().filter(|t| t.up).map(|t| t.device.as_str()).collect();
+                format!("PROTECTED through {}.", up.join(", "))
+            }
+            Posture::Blocking => "BLOCKING: no tunnel is up; nothing leaves.".to_owned(),
+            Posture::Paused => "PAUSED: open for a while.".to_owned(),
+            Posture::Degraded if !self.errors.is_empty() => {
+                "DEGRADED: the configuration has errors; what was in force still is.".to_owned()
+            }
+            Posture::Degraded => "DEGRADED: not what it should be.".to_owned(),
+        }
+    }
+}
