@@ -8,8 +8,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use netlink_bindings::traits::{NetlinkRequest, Protocol};
-use netlink_bindings::utils::find_attr;
+use netlink_bindings::utils::{align, find_attr, push_header};
 
 /// Bytes of a `struct nlmsghdr` (linux/netlink.h).
 const HEADER: usize = 16;
@@ -69,7 +68,6 @@ impl From<Refusal> for io::Error {
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
-    protocol: u16,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -93,7 +91,7 @@ impl Socket {
         }
         // SAFETY: `fd` was just opened and nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let socket = Self { fd, protocol, sequence: 1, buffer: vec![0; DATAGRAM_BYTES] };
+        let socket = Self { fd, sequence: 1, buffer: vec![0; DATAGRAM_BYTES] };
 
         // Extended errors name the attribute that was wrong; kernels before 4.12 have none.
         let _ = socket.set_option(libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, &1);
@@ -133,32 +131,23 @@ impl Socket {
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Sends one request and gives every reply to `each`.
+    /// Sends one request and gives the payload of every reply to `each`.
     ///
     /// # Errors
     /// The kernel's refusal; `EINTR` when what was listed changed meanwhile (ask again); what `each`
     /// returned.
-    pub fn request<R: NetlinkRequest>(
+    pub fn request(
         &mut self,
-        request: &R,
-        mut each: impl FnMut(R::ReplyType<'_>) -> io::Result<()>,
+        request: &Request,
+        mut each: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), Refusal> {
-        let Protocol::Raw { request_type, .. } = request.protocol() else {
-            return Err(Refusal::local(io::ErrorKind::Unsupported.into()));
-        };
-        let flags = request.flags() | flag(libc::NLM_F_REQUEST) | flag(libc::NLM_F_ACK);
         let sequence = self.sequence;
         self.sequence = self.sequence.wrapping_add(1);
-
-        let length = u32::try_from(HEADER + request.payload().len())
-            .map_err(|e| Refusal::local(io::Error::other(e)))?;
-        let mut message = Vec::with_capacity(HEADER + request.payload().len());
-        message.extend(length.to_ne_bytes());
-        message.extend(request_type.to_ne_bytes());
-        message.extend(flags.to_ne_bytes());
-        message.extend(sequence.to_ne_bytes());
-        message.extend(0u32.to_ne_bytes());
-        message.extend(request.payload());
+        let mut message = Vec::with_capacity(HEADER + request.payload.len());
+        let listing = if request.list { flag(libc::NLM_F_DUMP) } else { 0 };
+        begin(&mut message, request.kind, flag(libc::NLM_F_ACK) | listing, sequence);
+        message.extend(&request.payload);
+        end(&mut message, 0);
         self.send(&message).map_err(Refusal::local)?;
 
         // A listing that was interrupted is read to its end, or its rest would answer the next one.
@@ -173,9 +162,7 @@ impl Socket {
                 }
                 interrupted |= message.flags & flag(libc::NLM_F_DUMP_INTR) != 0;
                 match message.outcome()? {
-                    Outcome::Data(payload) if failed.is_none() => {
-                        failed = each(R::decode_reply(payload)).err();
-                    }
+                    Outcome::Data(payload) if failed.is_none() => failed = each(payload).err(),
                     Outcome::Data(_) => {}
                     Outcome::Done if interrupted => {
                         return Err(Refusal::local(io::Error::from_raw_os_error(libc::EINTR)));
@@ -186,15 +173,16 @@ impl Socket {
         }
     }
 
-    /// Sends `batch`, whole messages of which the first begins and the last ends an nftables
-    /// transaction, numbered from `first_sequence`, and waits for the kernel's decision.
+    /// Sends an nftables transaction and waits for the kernel's decision.
     ///
     /// # Errors
     /// The refusal of the first message that was refused; nothing of the batch is in force then.
     /// `EPIPE` when the kernel gave no answer: what is in force must be read back.
-    pub fn transact(&mut self, batch: &mut [u8], first_sequence: u32) -> Result<(), Refusal> {
-        let last = ask_for_last_ack(batch, first_sequence);
-        self.send(batch).map_err(Refusal::local)?;
+    pub fn transact(&mut self, batch: Batch) -> Result<(), Refusal> {
+        let first_sequence = batch.first_sequence;
+        let (bytes, last) = batch.finish();
+        self.sequence = first_sequence.wrapping_add(u32::try_from(last).unwrap_or(0) + 2);
+        self.send(&bytes).map_err(Refusal::local)?;
 
         // The kernel decides, and queues every answer, before send returns.
         let mut accepted = false;
@@ -229,16 +217,9 @@ impl Socket {
         }
     }
 
-    /// The number for the first of `count` messages that the caller numbers itself.
-    pub fn reserve(&mut self, count: u32) -> u32 {
-        let first = self.sequence;
-        self.sequence = self.sequence.wrapping_add(count);
-        first
-    }
-
-    /// The protocol that the socket was opened for.
-    pub fn protocol(&self) -> u16 {
-        self.protocol
+    /// An empty transaction, which the kernel refuses if its rules are no longer of `generation`.
+    pub fn batch(&self, generation: u32) -> Batch {
+        Batch::new(self.sequence, generation)
     }
 
     fn send(&self, message: &[u8]) -> io::Result<()> {
@@ -295,38 +276,89 @@ impl Socket {
     }
 }
 
-/// Leaves the request for an acknowledgement on the last message before the one that ends the batch
-/// only, and returns its index: refusals come in any case, and thousands of acknowledgements would
-/// overflow the socket. (Kernels before 6.10 do not acknowledge the begin and end messages.)
-fn ask_for_last_ack(batch: &mut [u8], first_sequence: u32) -> usize {
-    let mut headers: Vec<(usize, u32)> = Vec::new();
-    let mut at = 0;
-    while let Some(header) = batch.get(at..at + HEADER) {
-        let length = read_u32(header, 0).unwrap_or(0) as usize;
-        if length < HEADER {
-            break;
-        }
-        headers.push((at, read_u32(header, 8).unwrap_or(0)));
-        at += length.next_multiple_of(4);
+/// What is asked of the kernel.
+#[derive(Debug)]
+pub struct Request {
+    /// Message type.
+    pub kind: u16,
+    /// Whether everything is to be listed.
+    pub list: bool,
+    /// Fixed header and attributes.
+    pub payload: Vec<u8>,
+}
+
+/// An nftables transaction: all its messages, in one buffer.
+#[derive(Debug)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    first_sequence: u32,
+    count: u32,
+    last_at: usize,
+}
+
+/// `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`, `NFNL_BATCH_GENID` (linux/netfilter/nfnetlink.h).
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const BATCH_GENID: u16 = 1;
+/// A `struct nfgenmsg` for no family whose resource is `NFNL_SUBSYS_NFTABLES` (10).
+const FOR_NFTABLES: [u8; 4] = [0, 0, 0, 10];
+
+impl Batch {
+    fn new(first_sequence: u32, generation: u32) -> Self {
+        let mut batch = Self { bytes: Vec::new(), first_sequence, count: 0, last_at: 0 };
+        batch.message(BATCH_BEGIN, 0, |out| {
+            out.extend(FOR_NFTABLES);
+            push_header(out, BATCH_GENID, 4);
+            out.extend(generation.to_be_bytes());
+        });
+        batch
     }
-    let last = headers.len().saturating_sub(2);
-    let mut index = 0;
-    for (n, (at, sequence)) in headers.into_iter().enumerate() {
-        if n == last {
-            index = sequence.wrapping_sub(first_sequence) as usize;
-        } else if let Some(flags) = batch.get_mut(at + 6..at + 8) {
+
+    /// Appends a message and returns its index.
+    pub fn message(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let index = self.count;
+        self.last_at = self.bytes.len();
+        begin(&mut self.bytes, kind, flags, self.first_sequence.wrapping_add(index));
+        fill(&mut self.bytes);
+        align(&mut self.bytes);
+        end(&mut self.bytes, self.last_at);
+        self.count += 1;
+        index as usize
+    }
+
+    /// The finished bytes, and the index of the message that the kernel is to acknowledge: the last
+    /// one only. Refusals come in any case, thousands of acknowledgements would overflow the socket,
+    /// and kernels before 6.10 do not acknowledge the frame.
+    fn finish(mut self) -> (Vec<u8>, usize) {
+        let (last, at) = (self.count - 1, self.last_at);
+        if let Some([low, high]) = self.bytes.get_mut(at + 6..at + 8) {
             let [a, b] = flag(libc::NLM_F_ACK).to_ne_bytes();
-            if let [x, y] = flags {
-                *x &= !a;
-                *y &= !b;
-            }
+            *low |= a;
+            *high |= b;
         }
+        self.message(BATCH_END, 0, |out| out.extend(FOR_NFTABLES));
+        (self.bytes, last as usize)
     }
-    index
+}
+
+/// Appends a `struct nlmsghdr` whose length [`end`] fills in.
+fn begin(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32) {
+    out.extend([0; 4]);
+    out.extend(kind.to_ne_bytes());
+    out.extend((flags | flag(libc::NLM_F_REQUEST)).to_ne_bytes());
+    out.extend(sequence.to_ne_bytes());
+    out.extend([0; 4]);
+}
+
+fn end(out: &mut [u8], at: usize) {
+    let length = u32::try_from(out.len() - at).unwrap_or(u32::MAX);
+    if let Some(field) = out.get_mut(at..at + 4) {
+        field.copy_from_slice(&length.to_ne_bytes());
+    }
 }
 
 /// The constants are C ints whose values fit in the header's 16 bits.
-const fn flag(flag: libc::c_int) -> u16 {
+pub const fn flag(flag: libc::c_int) -> u16 {
     let [low, high, ..] = flag.to_le_bytes();
     u16::from_le_bytes([low, high])
 }

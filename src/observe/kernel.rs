@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
-use netlink_bindings::rt_addr::{self, AddrAttrs, Ifaddrmsg};
-use netlink_bindings::rt_link::{self, Ifinfomsg, LinkAttrs};
-use netlink_bindings::rt_route::{self, RouteAttrs, Rtmsg};
+use netlink_bindings::rt_addr::{AddrAttrs, Ifaddrmsg, OpGetaddrDump};
+use netlink_bindings::rt_link::{Ifinfomsg, OpGetlinkDump};
+use netlink_bindings::rt_route::{OpGetrouteDump, RouteAttrs, Rtmsg};
+use netlink_bindings::traits::NetlinkRequest;
+use netlink_bindings::utils::find_attr;
 
 use super::Link;
-use crate::netlink::{Refusal, Socket};
+use crate::netlink::{Refusal, Request, Socket};
 
 /// `IFF_UP`, `IFF_LOOPBACK` and `IFF_LOWER_UP` (linux/if.h).
 const IFF_UP: u32 = 1;
@@ -18,6 +20,8 @@ const IFF_LOWER_UP: u32 = 1 << 16;
 /// `RT_TABLE_MAIN` and `RTN_UNICAST` (linux/rtnetlink.h).
 const TABLE_MAIN: u32 = 254;
 const RTN_UNICAST: u8 = 1;
+/// `IFLA_IFNAME` (linux/if_link.h).
+const IFLA_IFNAME: u16 = 3;
 /// Bytes of a `struct rtnexthop` before its attributes; its device's index is at byte 4.
 const NEXTHOP: usize = 8;
 
@@ -42,24 +46,24 @@ pub fn links_and_uplinks() -> io::Result<(Vec<Link>, Vec<String>)> {
 
 fn read(socket: &mut Socket) -> Result<(Vec<Link>, Vec<String>), Refusal> {
     let mut links: BTreeMap<u32, Link> = BTreeMap::new();
-    let request = rt_link::Request::new().op_getlink_dump(&Ifinfomsg::new());
-    socket.request(&request, |(header, attrs)| {
+    // All three requests are a header of zeros: everything, of both families.
+    let list = |kind, header| Request { kind, list: true, payload: vec![0; header] };
+    socket.request(&list(libc::RTM_GETLINK, Ifinfomsg::len()), |reply| {
+        let (header, _) = OpGetlinkDump::decode_reply(reply);
         if header.ifi_flags & IFF_LOOPBACK != 0 {
             return Ok(());
         }
-        let name = attrs.into_iter().find_map(|a| match a {
-            Ok(LinkAttrs::Ifname(name)) => Some(name.to_string_lossy().into_owned()),
-            _ => None,
-        });
+        let name = reply.get(Ifinfomsg::len()..).and_then(|attrs| find_attr(attrs, IFLA_IFNAME));
         if let (Some(name), Ok(index)) = (name, u32::try_from(header.ifi_index)) {
+            let name = String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name));
             let up = header.ifi_flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP;
-            links.insert(index, Link { name, up, addrs: Vec::new() });
+            links.insert(index, Link { name: name.into_owned(), up, addrs: Vec::new() });
         }
         Ok(())
     })?;
 
-    let request = rt_addr::Request::new().op_getaddr_dump(&Ifaddrmsg::new());
-    socket.request(&request, |(header, attrs)| {
+    socket.request(&list(libc::RTM_GETADDR, Ifaddrmsg::len()), |reply| {
+        let (header, attrs) = OpGetaddrDump::decode_reply(reply);
         let (mut local, mut address) = (None, None);
         for attr in attrs {
             match attr? {
@@ -77,8 +81,8 @@ fn read(socket: &mut Socket) -> Result<(Vec<Link>, Vec<String>), Refusal> {
     })?;
 
     let mut uplinks: Vec<u32> = Vec::new();
-    let request = rt_route::Request::new().op_getroute_dump(&Rtmsg::new());
-    socket.request(&request, |(header, attrs)| {
+    socket.request(&list(libc::RTM_GETROUTE, Rtmsg::len()), |reply| {
+        let (header, attrs) = OpGetrouteDump::decode_reply(reply);
         if header.rtm_dst_len != 0 || header.rtm_type != RTN_UNICAST {
             return Ok(());
         }

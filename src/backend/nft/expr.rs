@@ -360,8 +360,8 @@ enum Field {
 impl Field {
     fn encode(&self, kind: u16, out: &mut Vec<u8>) {
         match self {
-            Self::Word(v) => bytes(out, kind, &v.to_be_bytes()),
-            Self::Wide(v) => bytes(out, kind, &v.to_be_bytes()),
+            Self::Word(v) => word_attr(out, kind, *v),
+            Self::Wide(v) => wide_attr(out, kind, *v),
             Self::Text(v) => string(out, kind, v),
             Self::Bytes(v) => bytes(out, kind, v),
             Self::Data(v) => nest(out, kind, |out| bytes(out, DATA_VALUE, v)),
@@ -384,10 +384,21 @@ pub fn bytes(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     netlink_bindings::utils::align(out);
 }
 
-fn string(out: &mut Vec<u8>, kind: u16, value: &str) {
+/// Appends an attribute that is a string, with its final NUL.
+pub fn string(out: &mut Vec<u8>, kind: u16, value: &str) {
     let mut value = value.as_bytes().to_vec();
     value.push(0);
     bytes(out, kind, &value);
+}
+
+/// Appends an attribute that is a number of 32 bits, in network order.
+pub fn word_attr(out: &mut Vec<u8>, kind: u16, value: u32) {
+    bytes(out, kind, &value.to_be_bytes());
+}
+
+/// Appends an attribute that is a number of 64 bits, in network order.
+pub fn wide_attr(out: &mut Vec<u8>, kind: u16, value: u64) {
+    bytes(out, kind, &value.to_be_bytes());
 }
 
 fn word(attrs: &[u8], kind: u16) -> Option<u32> {

@@ -210,9 +210,9 @@ impl Nft {
     }
 
     fn send(&mut self, changes: &[Change], generation: u32) -> Result<(), Failure> {
-        let first = self.socket.reserve(write::message_count(changes));
-        let mut batch = write::batch(changes, generation, first);
-        let refusal = match self.socket.transact(&mut batch.bytes, first) {
+        let mut batch = self.socket.batch(generation);
+        let owners = write::fill(&mut batch, changes);
+        let refusal = match self.socket.transact(batch) {
             Ok(()) => return Ok(()),
             Err(refusal) => refusal,
         };
@@ -221,7 +221,8 @@ impl Nft {
         {
             return Err(Failure::Outdated);
         }
-        let change = batch.owner(refusal.index).and_then(|i| changes.get(i)).cloned().map(Box::new);
+        let owner = owners.get(refusal.index).copied().flatten();
+        let change = owner.and_then(|i| changes.get(i)).cloned().map(Box::new);
         Err(Failure::Refused(change, refusal.to_string()))
     }
 }

@@ -7,12 +7,14 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use netlink_bindings::nftables::{self, ChainAttrs, Nfgenmsg, ObjAttrs, RuleAttrs, SetAttrs};
+use netlink_bindings::nftables::{
+    self, ChainAttrs, GenAttrs, ObjAttrs, RuleAttrs, SetAttrs, SetelemListAttrs, TableAttrs,
+};
 use netlink_bindings::utils::{IterableChunks, find_attr};
 
-use super::expr::{Expr, LIST_ELEM};
+use super::expr::{Expr, LIST_ELEM, string, word_attr};
 use super::table::{Chain, Rule, SET_EVAL, SET_INTERVAL, SET_TIMEOUT, Set, Table};
-use crate::netlink::{Refusal, Socket};
+use crate::netlink::{Refusal, Request, Socket};
 use crate::ruleset::{Key, TABLE};
 use crate::types::left_aligned;
 
@@ -20,17 +22,43 @@ use crate::types::left_aligned;
 pub const INET: u8 = 1;
 const ELEM_FLAG_END: u32 = 1;
 
-/// The header of every request about our table.
-pub fn header() -> Nfgenmsg {
-    Nfgenmsg { nfgen_family: INET, ..Default::default() }
+/// A `struct nfgenmsg` for our table's family; every message begins with one.
+pub const HEADER: [u8; 4] = [INET, 0, 0, 0];
+
+/// The type of an nftables message (`NFT_MSG_*`).
+pub fn kind(message: libc::c_int) -> u16 {
+    u16::try_from(libc::NFNL_SUBSYS_NFTABLES << 8 | message).unwrap_or(0)
+}
+
+/// A request whose attributes `fill` appends.
+fn ask(message: libc::c_int, list: bool, fill: impl FnOnce(&mut Vec<u8>)) -> Request {
+    let mut payload = HEADER.to_vec();
+    fill(&mut payload);
+    Request { kind: kind(message), list, payload }
+}
+
+/// A request for everything of one kind in our table. In all of them attribute 1 is the table's name.
+fn list(message: libc::c_int) -> Request {
+    ask(message, true, |out| string(out, TABLE_NAME, TABLE))
+}
+
+/// `NFTA_TABLE_NAME`, `NFTA_RULE_TABLE`, `NFTA_SET_TABLE`, …: 1 everywhere.
+const TABLE_NAME: u16 = 1;
+/// `NFTA_SET_ELEM_LIST_SET`.
+const SET_NAME: u16 = 2;
+/// `NFTA_OBJ_TYPE`.
+const OBJ_TYPE: u16 = 3;
+
+/// What follows the header of a reply.
+fn attrs(reply: &[u8]) -> &[u8] {
+    reply.get(HEADER.len()..).unwrap_or_default()
 }
 
 /// The kernel's number for the present state of all its nftables rules.
 pub fn generation(socket: &mut Socket) -> Result<u32, Refusal> {
     let mut id = None;
-    let request = nftables::Request::new().op_getgen_do(&Nfgenmsg::new());
-    socket.request(&request, |(_, attrs)| {
-        id = attrs.get_id().ok();
+    socket.request(&ask(libc::NFT_MSG_GETGEN, false, |_| {}), |reply| {
+        id = GenAttrs::new(attrs(reply)).get_id().ok();
         Ok(())
     })?;
     id.ok_or_else(|| missing("generation").into())
@@ -41,8 +69,7 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Refusal> {
     let Some(flags) = table_flags(socket)? else { return Ok(None) };
     let mut table = Table { flags, ..Default::default() };
 
-    let request = nftables::Request::new().op_getchain_dump(&header());
-    socket.request(&request, |(_, attrs)| {
+    socket.request(&list(libc::NFT_MSG_GETCHAIN), |reply| {
         let mut chain = Chain {
             name: String::new(),
             hook: None,
@@ -51,7 +78,7 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Refusal> {
             rules: Vec::new(),
         };
         let mut ours = false;
-        for attr in attrs {
+        for attr in ChainAttrs::new(attrs(reply)) {
             match attr? {
                 ChainAttrs::Table(name) => ours = name.to_bytes() == TABLE.as_bytes(),
                 ChainAttrs::Name(name) => chain.name = name.to_string_lossy().into_owned(),
@@ -69,14 +96,12 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Refusal> {
         Ok(())
     })?;
 
-    let mut request = nftables::Request::new().op_getrule_dump(&header());
-    request.encode().push_table_bytes(TABLE.as_bytes());
     let chains = &mut table.chains;
-    socket.request(&request, |(_, attrs)| {
+    socket.request(&list(libc::NFT_MSG_GETRULE), |reply| {
         let mut rule =
             Rule { handle: 0, comment: String::new(), exprs: Vec::new(), optional: false };
         let (mut ours, mut chain) = (false, String::new());
-        for attr in attrs {
+        for attr in RuleAttrs::new(attrs(reply)) {
             match attr? {
                 RuleAttrs::Table(name) => ours = name.to_bytes() == TABLE.as_bytes(),
                 RuleAttrs::Chain(name) => chain = name.to_string_lossy().into_owned(),
@@ -105,11 +130,10 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Refusal> {
 }
 
 fn table_flags(socket: &mut Socket) -> Result<Option<u32>, Refusal> {
-    let mut request = nftables::Request::new().op_gettable_do(&header());
-    request.encode().push_name_bytes(TABLE.as_bytes());
+    let request = ask(libc::NFT_MSG_GETTABLE, false, |out| string(out, TABLE_NAME, TABLE));
     let mut flags = 0;
-    let asked = socket.request(&request, |(_, attrs)| {
-        flags = attrs.get_flags().unwrap_or(0);
+    let asked = socket.request(&request, |reply| {
+        flags = TableAttrs::new(attrs(reply)).get_flags().unwrap_or(0);
         Ok(())
     });
     match asked {
@@ -121,9 +145,7 @@ fn table_flags(socket: &mut Socket) -> Result<Option<u32>, Refusal> {
 
 fn sets(socket: &mut Socket) -> Result<Vec<Set>, Refusal> {
     let mut out = Vec::new();
-    let mut request = nftables::Request::new().op_getset_dump(&header());
-    request.encode().push_table_bytes(TABLE.as_bytes());
-    socket.request(&request, |(_, attrs)| {
+    socket.request(&list(libc::NFT_MSG_GETSET), |reply| {
         let mut set = Set {
             name: String::new(),
             key_type: 0,
@@ -134,7 +156,7 @@ fn sets(socket: &mut Socket) -> Result<Vec<Set>, Refusal> {
             elements: None,
         };
         let mut ours = false;
-        for attr in attrs {
+        for attr in SetAttrs::new(attrs(reply)) {
             match attr? {
                 SetAttrs::Table(name) => ours = name.to_bytes() == TABLE.as_bytes(),
                 SetAttrs::Name(name) => set.name = name.to_string_lossy().into_owned(),
@@ -169,12 +191,14 @@ pub struct Counter {
 /// All counters of our table.
 pub fn counters(socket: &mut Socket) -> Result<Vec<Counter>, Refusal> {
     let mut out = Vec::new();
-    let mut request = nftables::Request::new().op_getobj_dump(&header());
-    request.encode().push_table_bytes(TABLE.as_bytes()).push_type(super::expr::OBJECT_COUNTER);
-    socket.request(&request, |(_, attrs)| {
+    let request = ask(libc::NFT_MSG_GETOBJ, true, |out| {
+        string(out, TABLE_NAME, TABLE);
+        word_attr(out, OBJ_TYPE, super::expr::OBJECT_COUNTER);
+    });
+    socket.request(&request, |reply| {
         let mut counter = Counter { name: String::new(), packets: 0, bytes: 0 };
         let mut ours = false;
-        for attr in attrs {
+        for attr in ObjAttrs::new(attrs(reply)) {
             match attr? {
                 ObjAttrs::Table(name) => ours = name.to_bytes() == TABLE.as_bytes(),
                 ObjAttrs::Name(name) => counter.name = name.to_string_lossy().into_owned(),
@@ -211,10 +235,13 @@ pub struct Element {
 /// All elements of one of our sets.
 pub fn elements(socket: &mut Socket, set: &str) -> Result<Vec<Element>, Refusal> {
     let mut out = Vec::new();
-    let mut request = nftables::Request::new().op_getsetelem_dump(&header());
-    request.encode().push_table_bytes(TABLE.as_bytes()).push_set_bytes(set.as_bytes());
-    socket.request(&request, |(_, attrs)| {
-        let list = attrs.get_elements().map(|e| e.get_buf()).unwrap_or_default();
+    let request = ask(libc::NFT_MSG_GETSETELEM, true, |out| {
+        string(out, TABLE_NAME, TABLE);
+        string(out, SET_NAME, set);
+    });
+    socket.request(&request, |reply| {
+        let elements = SetelemListAttrs::new(attrs(reply)).get_elements();
+        let list = elements.map(|e| e.get_buf()).unwrap_or_default();
         for (head, bytes) in IterableChunks::new(list) {
             if head.r#type == LIST_ELEM {
                 out.push(element(bytes));

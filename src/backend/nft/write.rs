@@ -2,76 +2,34 @@
 //!
 //! Translates only: which changes, and why, is [`super::diff`]'s part.
 
-use netlink_bindings::nftables::{Chained, Nfgenmsg};
-use netlink_bindings::traits::Pusher;
-
 use super::diff::Change;
-use super::expr::{LIST_ELEM, OBJECT_COUNTER, bytes, nest};
-use super::read::{after, header};
+use super::expr::{LIST_ELEM, OBJECT_COUNTER, bytes, nest, string, wide_attr, word_attr};
+use super::read::{HEADER, after, kind};
 use super::table::{SET_INTERVAL, Set};
+use crate::netlink::{Batch, flag};
 use crate::ruleset::{Key, TABLE};
 
-/// `NFNL_SUBSYS_NFTABLES`: what the messages that begin and end a transaction carry.
-const SUBSYSTEM: u16 = 10;
 /// An attribute holds at most 64 KiB, and an element of a range takes at most 72 bytes.
 const ELEMENTS_PER_MESSAGE: usize = 800;
 
 const ELEM_KEY: u16 = 1;
 const ELEM_FLAGS: u16 = 3;
-const SET_TIMEOUT: u16 = 11;
-const SET_ELEM_LIST_ELEMENTS: u16 = 3;
-const DATA_VALUE: u16 = 1;
-const RULE_EXPRESSIONS: u16 = 4;
 const ELEM_FLAG_END: u32 = 1;
+const DATA_VALUE: u16 = 1;
 
-/// A transaction, ready to be sent.
-pub struct Batch {
-    /// All its messages.
-    pub bytes: Vec<u8>,
-    /// For each message that is not a frame: the change that it belongs to.
-    owners: Vec<Option<usize>>,
-}
-
-impl Batch {
-    /// The change that the message with that index belongs to.
-    pub fn owner(&self, message: usize) -> Option<usize> {
-        self.owners.get(message).copied().flatten()
-    }
-}
-
-/// An upper bound of the number of messages, to reserve their numbers.
-pub fn message_count(changes: &[Change]) -> u32 {
-    let of = |change: &Change| match change {
-        Change::AddElements(_, e) | Change::DelElements(_, e) => 1 + e.len() / ELEMENTS_PER_MESSAGE,
-        _ => 1,
-    };
-    u32::try_from(changes.iter().map(of).sum::<usize>() + 2).unwrap_or(u32::MAX)
-}
-
-/// Writes `changes` in an order in which every object exists while something refers to it. The kernel
-/// refuses the transaction if its rules are no longer those of `generation`.
-pub fn batch(changes: &[Change], generation: u32, first_sequence: u32) -> Batch {
+/// Writes `changes` into `batch`, in an order in which every object exists while something refers to
+/// it. Returns for each message the change that it belongs to; the first message is the frame.
+pub fn fill(batch: &mut Batch, changes: &[Change]) -> Vec<Option<usize>> {
     let mut order: Vec<usize> = (0..changes.len()).collect();
     order.sort_by_key(|i| changes.get(*i).map_or(0, phase));
-
-    let frame = {
-        let mut header = Nfgenmsg::new();
-        header.set_res_id(SUBSYSTEM);
-        header
-    };
-    let mut chained = Chained::new(first_sequence);
     let mut owners = vec![None];
-    chained.request().op_batch_begin_do(&frame).encode().push_genid(generation);
     for index in order {
         if let Some(change) = changes.get(index) {
-            let messages = write(&mut chained, change);
+            let messages = write(batch, change);
             owners.extend(std::iter::repeat_n(Some(index), messages));
         }
     }
-    chained.request().op_batch_end_do(&frame);
-    owners.push(None);
-    let mut finished = chained.finalize();
-    Batch { bytes: std::mem::take(finished.buf_mut()), owners }
+    owners
 }
 
 /// Makers before users, users gone before what they used.
@@ -91,139 +49,101 @@ fn phase(change: &Change) -> u8 {
     }
 }
 
-/// Appends the messages of one change and returns how many.
-fn write(out: &mut Chained<'static>, change: &Change) -> usize {
-    let table = TABLE.as_bytes();
-    let h = header();
+/// Appends the messages of one change and returns how many. The attributes are those of
+/// linux/netfilter/nf_tables.h; in all messages attribute 1 is the table's name.
+fn write(batch: &mut Batch, change: &Change) -> usize {
+    let create = flag(libc::NLM_F_CREATE);
+    let mut message = |number: libc::c_int, flags: u16, attrs: &dyn Fn(&mut Vec<u8>)| {
+        batch.message(kind(number), flags, |out| {
+            out.extend(HEADER);
+            string(out, 1, TABLE);
+            attrs(out);
+        });
+    };
     match change {
-        Change::AddTable => {
-            out.request().set_create().op_newtable_do(&h).encode().push_name_bytes(table);
-        }
-        Change::DelTable => {
-            out.request().op_deltable_do(&h).encode().push_name_bytes(table);
-        }
-        Change::WakeTable(_) => {
-            out.request().op_newtable_do(&h).encode().push_name_bytes(table).push_flags(0);
-        }
-        Change::AddCounter(name) => {
-            out.request()
-                .set_create()
-                .op_newobj_do(&h)
-                .encode()
-                .push_table_bytes(table)
-                .push_name_bytes(name.as_bytes())
-                .push_type(OBJECT_COUNTER)
-                .nested_data_counter();
-        }
-        Change::DelCounter(name) => {
-            out.request()
-                .op_delobj_do(&h)
-                .encode()
-                .push_table_bytes(table)
-                .push_name_bytes(name.as_bytes())
-                .push_type(OBJECT_COUNTER);
-        }
-        Change::AddSet(set) => {
-            let mut op = out.request().set_create().op_newset_do(&h);
-            let mut attrs = op
-                .encode()
-                .push_table_bytes(table)
-                .push_name_bytes(set.name.as_bytes())
-                .push_flags(set.flags)
-                .push_key_type(set.key_type)
-                .push_key_len(set.key_len)
-                // Named sets are found by name; the kernel wants a number all the same.
-                .push_id(1);
-            if set.timeout_ms > 0 {
-                // By hand: the bindings write it in host order, the kernel wants network order.
-                bytes(attrs.as_vec_mut(), SET_TIMEOUT, &set.timeout_ms.to_be_bytes());
-            }
+        Change::AddTable => message(libc::NFT_MSG_NEWTABLE, create, &|_| {}),
+        Change::DelTable => message(libc::NFT_MSG_DELTABLE, 0, &|_| {}),
+        // NFTA_TABLE_FLAGS
+        Change::WakeTable(_) => message(libc::NFT_MSG_NEWTABLE, 0, &|out| word_attr(out, 2, 0)),
+        Change::AddCounter(name) => message(libc::NFT_MSG_NEWOBJ, create, &|out| {
+            string(out, 2, name);
+            word_attr(out, 3, OBJECT_COUNTER);
+            nest(out, 4, |_| {});
+        }),
+        Change::DelCounter(name) => message(libc::NFT_MSG_DELOBJ, 0, &|out| {
+            string(out, 2, name);
+            word_attr(out, 3, OBJECT_COUNTER);
+        }),
+        Change::AddSet(set) => message(libc::NFT_MSG_NEWSET, create, &|out| {
+            string(out, 2, &set.name);
+            word_attr(out, 3, set.flags);
+            word_attr(out, 4, set.key_type);
+            word_attr(out, 5, set.key_len);
             if set.size > 0 {
-                attrs.nested_desc().push_size(set.size);
+                nest(out, 9, |out| word_attr(out, 1, set.size));
             }
-        }
+            // Named sets are found by name; the kernel wants a number all the same.
+            word_attr(out, 10, 1);
+            if set.timeout_ms > 0 {
+                wide_attr(out, 11, set.timeout_ms);
+            }
+        }),
         Change::DelSet(name) => {
-            out.request()
-                .op_delset_do(&h)
-                .encode()
-                .push_table_bytes(table)
-                .push_name_bytes(name.as_bytes());
+            message(libc::NFT_MSG_DELSET, 0, &|out| string(out, 2, name));
         }
-        Change::AddElements(set, ranges) => {
+        Change::AddElements(set, ranges) | Change::DelElements(set, ranges) => {
+            let (number, flags) = match change {
+                Change::AddElements(..) => (libc::NFT_MSG_NEWSETELEM, create),
+                _ => (libc::NFT_MSG_DELSETELEM, 0),
+            };
             let chunks = ranges.chunks(ELEMENTS_PER_MESSAGE);
             let count = chunks.len();
             for chunk in chunks {
-                let mut op = out.request().set_create().op_newsetelem_do(&h);
-                elements(&mut op.encode(), set, chunk);
+                message(number, flags, &|out| elements(out, set, chunk));
             }
             return count;
         }
-        Change::DelElements(set, ranges) => {
-            let chunks = ranges.chunks(ELEMENTS_PER_MESSAGE);
-            let count = chunks.len();
-            for chunk in chunks {
-                let mut op = out.request().op_delsetelem_do(&h);
-                elements(&mut op.encode(), set, chunk);
+        Change::AddChain(chain) => message(libc::NFT_MSG_NEWCHAIN, create, &|out| {
+            string(out, 3, &chain.name);
+            if let Some((number, priority)) = chain.hook {
+                nest(out, 4, |out| {
+                    word_attr(out, 1, number);
+                    word_attr(out, 2, priority.cast_unsigned());
+                });
             }
-            return count;
-        }
-        Change::AddChain(chain) | Change::SetPolicy(chain) => {
-            let mut op = out.request().set_create().op_newchain_do(&h);
-            let mut attrs =
-                op.encode().push_table_bytes(table).push_name_bytes(chain.name.as_bytes());
-            if let (Change::AddChain(_), Some((number, priority))) = (change, chain.hook) {
-                attrs = attrs
-                    .nested_hook()
-                    .push_num(number)
-                    .push_priority(priority)
-                    .end_nested()
-                    .push_type_bytes(chain.kind.as_bytes());
-            }
-            attrs.push_policy(chain.policy);
-        }
+            word_attr(out, 5, chain.policy);
+            string(out, 7, &chain.kind);
+        }),
+        Change::SetPolicy(chain) => message(libc::NFT_MSG_NEWCHAIN, create, &|out| {
+            string(out, 3, &chain.name);
+            word_attr(out, 5, chain.policy);
+        }),
         Change::DelChain(name) => {
-            out.request()
-                .op_delchain_do(&h)
-                .encode()
-                .push_table_bytes(table)
-                .push_name_bytes(name.as_bytes());
+            message(libc::NFT_MSG_DELCHAIN, 0, &|out| string(out, 3, name));
         }
         Change::AddRule(chain, rule, before) => {
-            let request = out.request().set_create();
             // Without "append" the kernel inserts: before the position, where there is one.
-            let request = if before.is_none() { request.set_append() } else { request };
-            let mut op = request.op_newrule_do(&h);
-            let mut attrs = op.encode().push_table_bytes(table).push_chain_bytes(chain.as_bytes());
-            nest(attrs.as_vec_mut(), RULE_EXPRESSIONS, |list| {
-                rule.exprs.iter().for_each(|e| e.encode(list));
+            let append = if before.is_none() { flag(libc::NLM_F_APPEND) } else { 0 };
+            message(libc::NFT_MSG_NEWRULE, create | append, &|out| {
+                string(out, 2, chain);
+                nest(out, 4, |out| rule.exprs.iter().for_each(|e| e.encode(out)));
+                if let Some(handle) = before {
+                    wide_attr(out, 6, *handle);
+                }
+                bytes(out, 7, &comment(&rule.comment));
             });
-            if let Some(handle) = before {
-                attrs = attrs.push_position(*handle);
-            }
-            attrs.push_userdata(&comment(&rule.comment));
         }
-        Change::DelRule(chain, rule) => {
-            out.request()
-                .op_delrule_do(&h)
-                .encode()
-                .push_table_bytes(table)
-                .push_chain_bytes(chain.as_bytes())
-                .push_handle(rule.handle);
-        }
+        Change::DelRule(chain, rule) => message(libc::NFT_MSG_DELRULE, 0, &|out| {
+            string(out, 2, chain);
+            wide_attr(out, 3, rule.handle);
+        }),
     }
     1
 }
 
-fn elements(
-    attrs: &mut netlink_bindings::nftables::PushSetelemListAttrs<&mut Vec<u8>>,
-    set: &Set,
-    ranges: &[(Key, Key)],
-) {
-    let out = attrs.as_vec_mut();
-    let name = |out: &mut Vec<u8>, kind, text: &[u8]| bytes(out, kind, &[text, &[0]].concat());
-    name(out, 1, TABLE.as_bytes());
-    name(out, 2, set.name.as_bytes());
-    nest(out, SET_ELEM_LIST_ELEMENTS, |out| {
+fn elements(out: &mut Vec<u8>, set: &Set, ranges: &[(Key, Key)]) {
+    string(out, 2, &set.name);
+    nest(out, 3, |out| {
         for (first, last) in ranges {
             element(out, set, first, 0);
             if set.flags & SET_INTERVAL != 0 {
@@ -241,7 +161,7 @@ fn element(out: &mut Vec<u8>, set: &Set, key: &Key, flags: u32) {
     nest(out, LIST_ELEM, |out| {
         nest(out, ELEM_KEY, |out| bytes(out, DATA_VALUE, key.get(..len).unwrap_or(key)));
         if flags != 0 {
-            bytes(out, ELEM_FLAGS, &flags.to_be_bytes());
+            word_attr(out, ELEM_FLAGS, flags);
         }
     });
 }
