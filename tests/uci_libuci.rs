@@ -63,6 +63,23 @@ fn refused_on_purpose(error: &SyntaxError) -> bool {
     error.message.starts_with("UCI ignores what follows ';'")
 }
 
+/// Whether libuci reads the text as if what follows some `;` in its line (or some of them) were
+/// not there: the reason for the refusal.
+fn drops_text(text: &[u8], theirs: &[Section], depth: u32) -> bool {
+    let semicolons = (0..text.len()).filter(|&at| text[at] == b';');
+    semicolons.into_iter().any(|at| {
+        let (kept, dropped) = text.split_at(at);
+        let line_end = dropped.iter().position(|&byte| byte == b'\n').unwrap_or(dropped.len());
+        let shorter = [kept, &dropped[line_end..]].concat();
+        match ours(&shorter) {
+            Ok(ours) => ours == theirs,
+            Err(error) => {
+                depth > 0 && refused_on_purpose(&error) && drops_text(&shorter, theirs, depth - 1)
+            }
+        }
+    })
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Accepted,
@@ -74,7 +91,12 @@ fn compare(text: &[u8]) -> Result<Outcome, String> {
     let shown = || String::from_utf8_lossy(text).escape_debug().to_string();
     let reference = libuci::load(text);
     match (ours(text), reference) {
-        (Err(error), _) if refused_on_purpose(&error) => Ok(Outcome::RefusedOnPurpose),
+        (Err(error), theirs)
+            if refused_on_purpose(&error)
+                && theirs.as_ref().ok().is_none_or(|theirs| drops_text(text, theirs, 3)) =>
+        {
+            Ok(Outcome::RefusedOnPurpose)
+        }
         (Err(_), Err(_)) => Ok(Outcome::Rejected),
         (Ok(ours), Ok(theirs)) if ours == theirs => Ok(Outcome::Accepted),
         (ours, theirs) => {
