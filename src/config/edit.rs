@@ -179,14 +179,15 @@ impl<'a> Place<'a> {
         if self.shared_line {
             return vec![joined];
         }
+        // Blanks back to the start of the line, not more: lines may be long.
         let indent = others
             .iter()
-            .map(|statement| {
+            .find_map(|statement| {
                 let before = at(0..statement.start);
-                let line = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-                at(line..statement.start)
+                let blanks = before.iter().rev().take_while(|byte| b" \t".contains(byte)).count();
+                let (rest, indent) = before.split_at_checked(before.len() - blanks)?;
+                rest.last().is_none_or(|&byte| byte == b'\n').then_some(indent)
             })
-            .find(|before| before.iter().all(|byte| matches!(byte, b' ' | b'\t')))
             .unwrap_or(b"\t");
         let line_end = self.line_end;
         let with = if at(0..line_end).ends_with(b"\n") {

@@ -22,7 +22,7 @@ mod lexer;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 pub(crate) use lexer::{Keyword, Lexer, Statement};
@@ -148,17 +148,14 @@ pub(crate) fn visit(
 
 #[derive(Default)]
 struct Builder {
-    sections: Vec<Draft>,
-    /// Names of sections, hidden ones too; the first that has the name.
+    /// An option without a name has moved to the end of its section.
+    sections: Vec<Section>,
+    /// Named sections.
     names: HashMap<String, usize>,
+    merged: HashSet<usize>,
     current: Option<usize>,
-}
-
-struct Draft {
-    section: Section,
-    repeated: bool,
-    /// `None` where an option has moved to the end.
-    options: Vec<Option<Opt>>,
+    /// Options of the current section. A section is current at most twice, so that finding its
+    /// options again stays in proportion to the text.
     index: HashMap<String, usize>,
 }
 
@@ -168,8 +165,8 @@ impl Builder {
             Keyword::Package => return Ok(None),
             Keyword::Config => self.open(statement)?,
             Keyword::Option | Keyword::List => {
-                let draft = self.current.and_then(|at| self.sections.get_mut(at));
-                let Some(draft) = draft else {
+                let section = self.current.and_then(|at| self.sections.get_mut(at));
+                let Some(section) = section else {
                     let message = if self.sections.is_empty() {
                         "option before the first section"
                     } else {
@@ -178,9 +175,9 @@ impl Builder {
                     return Err(SyntaxError::new(statement.line, message.into()));
                 };
                 if statement.keyword == Keyword::List {
-                    draft.append(statement);
+                    section.append(statement, &mut self.index);
                 } else {
-                    draft.set(statement);
+                    section.set(statement, &mut self.index);
                 }
             }
         }
@@ -192,93 +189,118 @@ impl Builder {
         let error = |message| SyntaxError::new(statement.line, message);
         let name = lexer::name(&statement.second.bytes, b"_", "section name").map_err(error)?;
 
-        if let Some(&at) = self.names.get(&name)
-            && let Some(draft) = self.sections.get_mut(at)
+        if let Some(at) = self.find(&name)
+            && let Some(section) = self.sections.get(at)
         {
-            if draft.section.kind != *kind {
-                let (before, line) = (&draft.section.kind, draft.section.line);
+            if section.kind != *kind {
+                let (before, line) = (&section.kind, section.line);
                 return Err(error(format!(
                     "section '{name}' of type '{kind}' has type '{before}' in line {line}"
                 )));
             }
             // libuci loses its current section when it merges a second time.
-            self.current = if draft.repeated { None } else { Some(at) };
-            draft.repeated = true;
+            self.current = if self.merged.insert(at) { Some(at) } else { None };
+            let options = section.options.iter().enumerate();
+            self.index = match self.current {
+                Some(_) => options.map(|(at, option)| (option.name.clone(), at)).collect(),
+                None => HashMap::new(),
+            };
             return Ok(());
         }
 
         let at = self.sections.len();
         let name = if name.is_empty() { None } else { Some(name) };
-        let known_as = name.clone().unwrap_or_else(|| hidden_name(at + 1, kind));
-        self.names.entry(known_as).or_insert(at);
-        self.sections.push(Draft {
-            section: Section {
-                kind: kind.clone(),
-                name,
-                line: statement.line,
-                options: Vec::new(),
-                blank: Vec::new(),
-            },
-            repeated: false,
+        if let Some(name) = &name {
+            self.names.insert(name.clone(), at);
+        }
+        self.sections.push(Section {
+            kind: kind.clone(),
+            name,
+            line: statement.line,
             options: Vec::new(),
-            index: HashMap::new(),
+            blank: Vec::new(),
         });
         self.current = Some(at);
+        self.index = HashMap::new();
         Ok(())
     }
 
-    fn finish(self) -> Package {
-        let finish = |mut draft: Draft| {
-            draft.section.options = draft.options.into_iter().flatten().collect();
-            draft.section
-        };
-        Package { sections: self.sections.into_iter().map(finish).collect() }
+    /// The first section with this name, be it hidden.
+    fn find(&self, name: &str) -> Option<usize> {
+        let named = self.names.get(name).copied();
+        let hidden = hidden_number(name).and_then(|number| number.checked_sub(1)).filter(|&at| {
+            self.sections.get(at).is_some_and(|section| {
+                section.name.is_none() && hidden_name(at + 1, &section.kind) == name
+            })
+        });
+        match (named, hidden) {
+            (Some(named), Some(hidden)) => Some(named.min(hidden)),
+            (named, hidden) => named.or(hidden),
+        }
+    }
+
+    fn finish(mut self) -> Package {
+        for section in &mut self.sections {
+            section.options.retain(|option| !option.name.is_empty());
+        }
+        Package { sections: self.sections }
     }
 }
 
-impl Draft {
-    fn option(&mut self, name: &str) -> Option<&mut Option<Opt>> {
-        self.index.get(name).and_then(|&at| self.options.get_mut(at))
-    }
-
-    fn push(&mut self, statement: &Statement, line: u32, value: Value) {
+impl Section {
+    fn push(
+        &mut self,
+        statement: &Statement,
+        line: u32,
+        value: Value,
+        index: &mut HashMap<String, usize>,
+    ) {
         let name = statement.first.clone();
-        self.index.insert(name.clone(), self.options.len());
-        self.options.push(Some(Opt { name, line, value }));
+        index.insert(name.clone(), self.options.len());
+        self.options.push(Opt { name, line, value });
     }
 
-    fn set(&mut self, statement: &Statement) {
+    fn set(&mut self, statement: &Statement, index: &mut HashMap<String, usize>) {
         let (name, bytes) = (&statement.first, &statement.second.bytes);
         if bytes.is_empty() {
-            self.section.blank.push(Blank { name: name.clone(), line: statement.line });
+            self.blank.push(Blank { name: name.clone(), line: statement.line });
             return;
         }
-        if let Some(slot) = self.option(name) {
-            if matches!(slot, Some(Opt { value: Value::One(same), .. }) if same == bytes) {
+        if let Some(option) = index.get(name).and_then(|&at| self.options.get_mut(at)) {
+            if matches!(&option.value, Value::One(same) if same == bytes) {
                 return;
             }
-            *slot = None;
+            option.retire();
         }
-        self.push(statement, statement.line, Value::One(bytes.clone()));
+        self.push(statement, statement.line, Value::One(bytes.clone()), index);
     }
 
-    fn append(&mut self, statement: &Statement) {
+    fn append(&mut self, statement: &Statement, index: &mut HashMap<String, usize>) {
         let item = Item { bytes: statement.second.bytes.clone(), line: statement.line };
-        let slot = self.option(&statement.first);
-        let (line, items) = match slot {
-            Some(Some(Opt { value: Value::List(items), .. })) => {
-                items.push(item);
-                return;
-            }
-            Some(slot) => match slot.take() {
-                Some(Opt { value: Value::One(bytes), line, .. }) => {
-                    (line, vec![Item { bytes, line }, item])
+        let option = index.get(&statement.first).and_then(|&at| self.options.get_mut(at));
+        let (line, items) = match option {
+            Some(option) => match &mut option.value {
+                Value::List(items) => {
+                    items.push(item);
+                    return;
                 }
-                _ => (statement.line, vec![item]),
+                Value::One(bytes) => {
+                    let before = Item { bytes: std::mem::take(bytes), line: option.line };
+                    option.retire();
+                    (before.line, vec![before, item])
+                }
             },
             None => (statement.line, vec![item]),
         };
-        self.push(statement, line, Value::List(items));
+        self.push(statement, line, Value::List(items), index);
+    }
+}
+
+impl Opt {
+    /// Leaves an option without a name, which goes away at the end.
+    fn retire(&mut self) {
+        self.name = String::new();
+        self.value = Value::List(Vec::new());
     }
 }
 
@@ -287,4 +309,11 @@ fn hidden_name(number: usize, kind: &str) -> String {
     let hash =
         kind.bytes().fold(5381u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(byte.into()));
     format!("cfg{number:02x}{:04x}", hash & 0xffff)
+}
+
+/// The number in what looks like a hidden name.
+fn hidden_number(name: &str) -> Option<usize> {
+    let digits = name.strip_prefix("cfg")?;
+    let (number, _hash) = digits.split_at_checked(digits.len().checked_sub(4)?)?;
+    usize::from_str_radix(number, 16).ok()
 }
