@@ -261,7 +261,8 @@ fn without_lines(value: &Value) -> Value {
 ///
 /// Mode and owner stay; a symbolic link stays one, and the file that it names is replaced. A file
 /// that does not exist yet gets mode 0600, as libuci does. What a crash may leave behind is a
-/// hidden file, which no reader of a configuration directory takes for one. An error after the
+/// hidden file, which no reader of a configuration directory takes for one. Other hard links to the
+/// file keep the old contents, extended attributes are not copied. An error after the
 /// new contents are in place (the directory could not be synced) is an error too.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let target = resolve(path)?;
