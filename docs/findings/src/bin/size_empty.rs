@@ -1,0 +1,4 @@
+//! Size probe: the base that every program pays, one line written.
+fn main() {
+    println!("protecting");
+}
