@@ -1,0 +1,49 @@
+# `make demo` shows what the program does; `make test` proves it. Both install what they need.
+
+SHELL := /bin/sh
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+CARGO ?= cargo
+# Namespaces, mounts and ptrace in tests want root; compiling does not.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+RUNNER := $(if $(SUDO),--config 'target."cfg(all())".runner = ["sudo", "-E"]')
+SCRIPTS := .ci/run .ci/setup
+
+.PHONY: all build demo test lint unit bench deny clean setup setup-build
+
+all: build
+
+build: setup-build ## the program: target/release/vpn-killswitch
+	$(CARGO) build --release --locked
+
+demo: setup ## one evening in a house, without and with the kill switch
+	$(CARGO) build --release --locked --bin vpn-killswitch --example demo
+	$(SUDO) target/release/examples/demo
+
+test: setup lint unit ## everything that must hold
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items --quiet
+	shellcheck -s sh $(SCRIPTS)
+	mandoc -T lint -W warning docs/vpn-killswitch.8
+
+unit:
+	$(CARGO) test --locked $(RUNNER)
+
+bench: setup ## what it costs, as ratios measured in one run
+	$(CARGO) build --release --locked --bin vpn-killswitch
+	$(CARGO) bench --locked $(RUNNER)
+
+deny: ## licences and sources of what is linked in (needs cargo-deny)
+	$(CARGO) fetch --locked
+	$(CARGO) deny --offline check bans licenses sources
+
+setup:
+	@sh .ci/setup
+
+setup-build:
+	@sh .ci/setup build
+
+clean:
+	$(CARGO) clean
