@@ -13,6 +13,7 @@ pub mod lock;
 pub mod netlink;
 pub mod observe;
 pub mod policy;
+pub mod routing;
 pub mod ruleset;
 pub mod status;
 pub mod types;

@@ -144,8 +144,7 @@ impl Socket {
         let sequence = self.sequence;
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = Vec::with_capacity(HEADER + request.payload.len());
-        let listing = if request.list { flag(libc::NLM_F_DUMP) } else { 0 };
-        begin(&mut message, request.kind, flag(libc::NLM_F_ACK) | listing, sequence);
+        begin(&mut message, request.kind, request.flags | flag(libc::NLM_F_ACK), sequence);
         message.extend(&request.payload);
         end(&mut message, 0);
         self.send(&message).map_err(Refusal::local)?;
@@ -281,10 +280,17 @@ impl Socket {
 pub struct Request {
     /// Message type.
     pub kind: u16,
-    /// Whether everything is to be listed.
-    pub list: bool,
+    /// `NLM_F_*` besides those of every request.
+    pub flags: u16,
     /// Fixed header and attributes.
     pub payload: Vec<u8>,
+}
+
+impl Request {
+    /// A request for a list of everything that the header in `payload` does not leave out.
+    pub fn list(kind: u16, payload: Vec<u8>) -> Self {
+        Self { kind, flags: flag(libc::NLM_F_DUMP), payload }
+    }
 }
 
 /// An nftables transaction: all its messages, in one buffer.

@@ -22,6 +22,8 @@ const TABLE_MAIN: u32 = 254;
 const RTN_UNICAST: u8 = 1;
 /// `IFLA_IFNAME` (linux/if_link.h).
 const IFLA_IFNAME: u16 = 3;
+/// `IFLA_GROUP`.
+const IFLA_GROUP: u16 = 27;
 /// Bytes of a `struct rtnexthop` before its attributes; its device's index is at byte 4.
 const NEXTHOP: usize = 8;
 
@@ -47,17 +49,24 @@ pub fn links_and_uplinks() -> io::Result<(Vec<Link>, Vec<String>)> {
 fn read(socket: &mut Socket) -> Result<(Vec<Link>, Vec<String>), Refusal> {
     let mut links: BTreeMap<u32, Link> = BTreeMap::new();
     // All three requests are a header of zeros: everything, of both families.
-    let list = |kind, header| Request { kind, list: true, payload: vec![0; header] };
+    let list = |kind, header| Request::list(kind, vec![0; header]);
     socket.request(&list(libc::RTM_GETLINK, Ifinfomsg::len()), |reply| {
         let (header, _) = OpGetlinkDump::decode_reply(reply);
         if header.ifi_flags & IFF_LOOPBACK != 0 {
             return Ok(());
         }
-        let name = reply.get(Ifinfomsg::len()..).and_then(|attrs| find_attr(attrs, IFLA_IFNAME));
+        let attrs = reply.get(Ifinfomsg::len()..).unwrap_or_default();
+        let name = find_attr(attrs, IFLA_IFNAME);
+        let group = find_attr(attrs, IFLA_GROUP)
+            .and_then(|g| Some(u32::from_ne_bytes(g.try_into().ok()?)))
+            .unwrap_or(0);
         if let (Some(name), Ok(index)) = (name, u32::try_from(header.ifi_index)) {
             let name = String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name));
             let up = header.ifi_flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP;
-            links.insert(index, Link { name: name.into_owned(), up, addrs: Vec::new() });
+            links.insert(
+                index,
+                Link { name: name.into_owned(), index, group, up, addrs: Vec::new() },
+            );
         }
         Ok(())
     })?;

@@ -19,6 +19,12 @@ use serde::{Deserialize, Serialize};
 pub struct Link {
     /// The kernel's name for it.
     pub name: String,
+    /// The kernel's number for it; another one when it is created again.
+    #[serde(default)]
+    pub index: u32,
+    /// Its interface group (`ip link set … group`).
+    #[serde(default)]
+    pub group: u32,
     /// Whether it is switched on and can carry packets (`IFF_UP` and `IFF_LOWER_UP`).
     pub up: bool,
     /// The router's addresses on it.

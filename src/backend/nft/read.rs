@@ -34,7 +34,8 @@ pub fn kind(message: libc::c_int) -> u16 {
 fn ask(message: libc::c_int, list: bool, fill: impl FnOnce(&mut Vec<u8>)) -> Request {
     let mut payload = HEADER.to_vec();
     fill(&mut payload);
-    Request { kind: kind(message), list, payload }
+    let kind = kind(message);
+    if list { Request::list(kind, payload) } else { Request { kind, flags: 0, payload } }
 }
 
 /// A request for everything of one kind in our table. In all of them attribute 1 is the table's name.
