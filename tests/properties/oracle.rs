@@ -1,0 +1,135 @@
+//! What the guarantees say about a packet, written from their text and not from the rules.
+//!
+//! Uses nothing of `ruleset`, no sets and no order: every way out is one `||`.
+
+use std::net::IpAddr;
+
+use vpn_killswitch::config::{ExemptConfig, RouterMode};
+use vpn_killswitch::policy::Policy;
+use vpn_killswitch::ruleset::eval::{Packet, Path};
+use vpn_killswitch::types::DevicePattern;
+
+use crate::world::Flow;
+
+fn named(patterns: &[DevicePattern], device: &str) -> bool {
+    patterns.iter().map(ToString::to_string).any(|p| match p.strip_suffix('*') {
+        Some(stem) => device.get(..stem.len()) == Some(stem),
+        None => p == device,
+    })
+}
+
+pub fn tunnel(policy: &Policy, device: &str) -> bool {
+    named(&policy.tunnels, device)
+}
+
+pub fn local(policy: &Policy, device: &str) -> bool {
+    named(&policy.locals, device)
+}
+
+/// Neither tunnel nor local: where nothing of the clients' may leave.
+pub fn closed(policy: &Policy, device: &str) -> bool {
+    !tunnel(policy, device) && !local(policy, device)
+}
+
+/// A DNS question, plain or over TLS/QUIC, multicast or link-local.
+pub fn dns(packet: &Packet) -> bool {
+    matches!(packet.proto, 6 | 17) && matches!(packet.dest_port, 53 | 853 | 5353 | 5355)
+}
+
+/// G9: for a tunnel's address, but it came in elsewhere.
+pub fn misdirected(policy: &Policy, packet: &Packet) -> bool {
+    match &packet.path {
+        Path::Forward { from, .. } | Path::Input { from } => {
+            policy.tunnel_addrs.contains(&packet.dest) && !tunnel(policy, from) && from != "lo"
+        }
+        Path::Output { .. } => false,
+    }
+}
+
+fn fits(exempt: &ExemptConfig, packet: &Packet) -> bool {
+    let ports = matches!(packet.proto, 6 | 17);
+    let port = packet.dest_port;
+    (exempt.src_mac.is_empty()
+        || packet.source_mac.is_some_and(|mac| exempt.src_mac.contains(&mac)))
+        && (exempt.src_ip.is_empty() || exempt.src_ip.iter().any(|n| n.contains(&packet.source)))
+        && (exempt.dest_ip.is_empty() || exempt.dest_ip.iter().any(|n| n.contains(&packet.dest)))
+        && (exempt.dest_port.is_empty()
+            || ports && exempt.dest_port.iter().any(|r| (r.first..=r.last).contains(&port)))
+        && exempt.proto.is_none_or(|p| p.number() == packet.proto)
+}
+
+/// G8: it came from a local client that the user let out.
+pub fn exempted(policy: &Policy, packet: &Packet) -> bool {
+    let (Path::Forward { from, .. } | Path::Input { from }) = &packet.path else { return false };
+    local(policy, from)
+        && !misdirected(policy, packet)
+        && policy.exempts.iter().any(|e| fits(e, packet))
+}
+
+/// It answers a connection that came in through neither tunnel nor local network.
+pub fn answers_outside(policy: &Policy, flow: &Flow) -> bool {
+    let outside = |device| closed(policy, device) && device != "lo";
+    flow.packet.conn_reply
+        && flow.opened_at().is_some_and(outside)
+        && !flow.opener.as_ref().is_some_and(|o| misdirected(policy, o))
+}
+
+/// Address, protocol, port, and mark and user where given.
+pub fn to_endpoint(policy: &Policy, packet: &Packet) -> bool {
+    policy.endpoints.iter().any(|e| {
+        let ports = matches!(packet.proto, 6 | 17);
+        e.addrs.contains(&packet.dest)
+            && e.proto.number() == packet.proto
+            && e.port.is_none_or(|p| ports && p == packet.dest_port)
+            && e.source_port.is_none_or(|p| ports && p == packet.source_port)
+            && e.mark.is_none_or(|m| m == packet.mark)
+            && e.uid.is_none_or(|u| packet.uid == Some(u))
+    })
+}
+
+/// DHCP, DHCPv6 and the neighbour set.
+fn link_upkeep(p: &Packet) -> bool {
+    let udp = |from, to| p.proto == 17 && p.source_port == from && p.dest_port == to;
+    let IpAddr::V6(source) = p.source else { return udp(68, 67) };
+    let icmp =
+        |kinds: &[u8], hops| p.proto == 58 && kinds.contains(&p.icmpv6_type) && p.hop_limit == hops;
+    udp(546, 547) && source.is_unicast_link_local()
+        || icmp(&[133, 135, 136], 255)
+        || icmp(&[131, 132, 143], 1) && p.dest.is_multicast()
+}
+
+fn to_time_server(policy: &Policy, p: &Packet) -> bool {
+    p.proto == 17 && p.dest_port == 123 && policy.time_servers.contains(&p.dest)
+}
+
+/// G2 and G3: whether the router may send it on a device that is neither tunnel nor local.
+fn router_sends(policy: &Policy, flow: &Flow) -> bool {
+    let p = &flow.packet;
+    p.mark & policy.pass_mark != 0
+        || to_endpoint(policy, p)
+        || match policy.router {
+            RouterMode::Open => true,
+            RouterMode::Dns => !dns(p),
+            RouterMode::Strict => {
+                !dns(p)
+                    && (link_upkeep(p)
+                        || to_time_server(policy, p)
+                        || answers_outside(policy, flow))
+            }
+        }
+}
+
+/// Whether the guarantees let the packet pass.
+pub fn passes(policy: &Policy, flow: &Flow) -> bool {
+    let p = &flow.packet;
+    match &p.path {
+        Path::Input { .. } => !misdirected(policy, p),
+        Path::Forward { to, .. } => {
+            !misdirected(policy, p)
+                && (!closed(policy, to)
+                    || exempted(policy, p)
+                    || policy.port_forward_replies && answers_outside(policy, flow) && !dns(p))
+        }
+        Path::Output { to } => to == "lo" || !closed(policy, to) || router_sends(policy, flow),
+    }
+}
