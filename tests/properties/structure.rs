@@ -109,6 +109,11 @@ proptest! {
                 matches!(a, Action::SetMark(_) | Action::ClearMark(_) | Action::SetConnMark(_))
             };
             prop_assert!(!rule.optional || !rule.actions.iter().any(changes), "{rule:?}");
+            // Restoring a connection's mark to its packets, as others do, must not exempt them.
+            for action in &rule.actions {
+                let Action::SetConnMark(bit) = action else { continue };
+                prop_assert!(bit.count_ones() == 1 && bit & policy.pass_mark == 0, "{rule:?}");
+            }
         }
         for set in &rules.sets {
             let Content::Fixed(ranges) = &set.content else { continue };
@@ -154,9 +159,9 @@ proptest! {
         let priority = |name| chain(&rules, name).map(|c| (c.hook, c.priority)).unwrap();
         let (hook, inbound) = priority("inbound");
         prop_assert!(hook == Hook::Prerouting && inbound < -200, "before conntrack and DNAT");
-        let (hook, mark) = priority("mark");
+        let (hook, mark) = priority("marks");
         prop_assert!(hook == Hook::Prerouting && mark > -100, "behind mangle and DNAT");
-        let first = &chain(&rules, "mark").unwrap().rules[0];
+        let first = &chain(&rules, "marks").unwrap().rules[0];
         prop_assert!(matches!(first.actions[..], [Action::ClearMark(m)] if m == policy.pass_mark));
     }
 }
