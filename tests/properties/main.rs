@@ -19,7 +19,7 @@ use vpn_killswitch::config::RouterMode;
 use vpn_killswitch::policy::Policy;
 use vpn_killswitch::ruleset::build::{PAUSED, PAUSED_DEVICES};
 use vpn_killswitch::ruleset::eval::{Packet, Path, eval};
-use vpn_killswitch::ruleset::{Content, Ruleset, build};
+use vpn_killswitch::ruleset::{Content, Ruleset, Verdict, build};
 use vpn_killswitch::types::{Net, left_aligned};
 
 use oracle::{answers_outside, closed, dns, exempted, local, misdirected, passes, tunnel};
@@ -241,6 +241,21 @@ proptest! {
             prop_assert!(!lives(&strict, &flow) || lives(&dns, &flow), "{flow:#?}");
             prop_assert!(!lives(&dns, &flow) || lives(&open, &flow), "{flow:#?}");
             prop_assert!(!lives(&off, &flow) || lives(&on, &flow), "{flow:#?}");
+        }
+    }
+
+    /// Who is refused is told so, but strangers beyond an uplink are answered nothing.
+    #[test]
+    fn refusals_answer_local_clients_only(policy in policy(), traffic in traffic()) {
+        let rules = build(&policy);
+        for flow in traffic.on(&policy) {
+            let told = match flow.judge(&rules).verdict {
+                Verdict::RejectTcp => flow.packet.proto == 6,
+                Verdict::RejectAdmin => flow.packet.proto != 6,
+                Verdict::Accept | Verdict::Drop => continue,
+            };
+            let heard = flow.from().is_none_or(|d| local(&policy, d));
+            prop_assert!(policy.reject && told && heard, "{flow:#?}");
         }
     }
 
