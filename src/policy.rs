@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::config::{Config, EndpointConfig, ExemptConfig, Host, RouterMode};
+use crate::config::{Config, DNS_PORTS, EndpointConfig, ExemptConfig, Host, RouterMode};
 use crate::observe::Observed;
 use crate::types::{DevicePattern, Family, Proto};
 
@@ -90,9 +90,9 @@ impl fmt::Display for PolicyError {
 /// Joins what is wanted with what exists.
 ///
 /// # Errors
-/// When a device is both tunnel and local once names are resolved, or an endpoint's user does not
-/// exist. What is merely missing (a tunnel that is down, a name that does not resolve) is a warning:
-/// without it less is open, never more.
+/// When a device is both tunnel and local once names are resolved, or no local network has a device.
+/// What is merely missing (a tunnel that is down, a name that does not resolve, a user who is gone) is
+/// a warning: without it less is open, never more.
 pub fn derive(
     config: &Config,
     observed: &Observed,
@@ -136,6 +136,37 @@ pub fn derive(
             ),
         });
     }
+    for link in observed.links.iter().filter(|l| is(&tunnels, &l.name)) {
+        // A tunnel is made of software; `pppoe-wan` fits the pattern `ppp*` all the same.
+        let hardware = ["", "bridge", "vlan", "bond", "dsa"].contains(&link.kind.as_str());
+        if hardware || link.name.starts_with("pppoe-") {
+            warnings.push(Warning {
+                code: "tunnel-is-uplink",
+                degrades: true,
+                message: format!(
+                    "'{}' is listed as a tunnel and is not one: what leaves there is not encrypted. \
+                     Name the VPN's own device in tunnel_interface or tunnel_device",
+                    link.name
+                ),
+            });
+        }
+    }
+    let dns = |e: &&ExemptConfig| {
+        e.src_mac.is_empty()
+            && e.src_ip.is_empty()
+            && DNS_PORTS.iter().any(|p| e.dest_port.iter().any(|r| (r.first..=r.last).contains(p)))
+    };
+    for exempt in config.exempts.iter().filter(|e| e.enabled).filter(dns) {
+        warnings.push(Warning {
+            code: "exempt-dns",
+            degrades: false,
+            message: format!(
+                "exemption '{}' lets every client's DNS questions out beside the tunnel: name the \
+                 clients with src_ip or src_mac, or take the DNS port out",
+                exempt.name
+            ),
+        });
+    }
     for pattern in locals.iter().filter(|p| !observed.links.iter().any(|l| p.matches(&l.name))) {
         warnings.push(Warning {
             code: "local-missing",
@@ -151,19 +182,15 @@ pub fn derive(
         .flat_map(|l| l.addrs.iter().copied())
         .filter(|a| !matches!(a, IpAddr::V6(a) if a.is_unicast_link_local()))
         .collect();
-    // An address that the router also has on another device is reached there by right.
+    // An address that the router also has in a local network is reached there by right. One that an
+    // uplink has too is not: a provider may lease us any address, the tunnel's own included.
     tunnel_addrs
-        .retain(|a| !observed.links.iter().any(|l| !is(&tunnels, &l.name) && l.addrs.contains(a)));
+        .retain(|a| !observed.links.iter().any(|l| is(&locals, &l.name) && l.addrs.contains(a)));
     tunnel_addrs.sort();
     tunnel_addrs.dedup();
 
-    let mut endpoints = Vec::new();
-    for wanted in &config.endpoints {
-        match endpoint(wanted, observed, &mut warnings) {
-            Ok(endpoint) => endpoints.push(endpoint),
-            Err(e) => errors.push(e),
-        }
-    }
+    let endpoints: Vec<Endpoint> =
+        config.endpoints.iter().filter_map(|e| endpoint(e, observed, &mut warnings)).collect();
     if config.enabled && config.router == RouterMode::Strict && endpoints.is_empty() {
         warnings.push(Warning {
             code: "no-endpoint",
@@ -226,7 +253,7 @@ fn endpoint(
     wanted: &EndpointConfig,
     observed: &Observed,
     warnings: &mut Vec<Warning>,
-) -> Result<Endpoint, PolicyError> {
+) -> Option<Endpoint> {
     let (mut addrs, by_name) = match &wanted.host {
         Host::Addr(addr) => (vec![*addr], false),
         Host::Name(name) => (observed.hosts.get(name).cloned().unwrap_or_default(), true),
@@ -246,16 +273,23 @@ fn endpoint(
     }
     let uid = match &wanted.user {
         None => None,
-        Some(user) => Some(
-            user.parse().ok().or_else(|| observed.users.get(user).copied()).ok_or_else(|| {
-                PolicyError(format!(
-                    "endpoint '{}': there is no user '{user}' on this router",
-                    wanted.name
-                ))
-            })?,
-        ),
+        Some(user) => match user.parse().ok().or_else(|| observed.users.get(user).copied()) {
+            Some(uid) => Some(uid),
+            None => {
+                warnings.push(Warning {
+                    code: "user-unknown",
+                    degrades: false,
+                    message: format!(
+                        "endpoint '{}': there is no user '{user}' here, so nobody may reach it; \
+                         correct option user",
+                        wanted.name
+                    ),
+                });
+                return None;
+            }
+        },
     };
-    Ok(Endpoint {
+    Some(Endpoint {
         name: wanted.name.clone(),
         host: wanted.host.to_string(),
         by_name,
@@ -269,10 +303,9 @@ fn endpoint(
 }
 
 impl Policy {
-    /// The bit of the connection's mark that remembers "came in through an uplink": the pass mark's
-    /// neighbour, so that restoring a connection's whole mark to its packets never exempts one.
+    /// See [`crate::config::origin_mark`].
     pub fn origin_mark(&self) -> u32 {
-        if self.pass_mark == 1 << 31 { 1 << 30 } else { self.pass_mark << 1 }
+        crate::config::origin_mark(self.pass_mark)
     }
 
     /// Whether a device of that name leads into a tunnel.

@@ -25,6 +25,16 @@ pub const ENDPOINT_MAX: usize = 64;
 /// and LLMNR (RFC 4795).
 pub const DNS_PORTS: [u16; 4] = [53, 853, 5353, 5355];
 
+/// Bits of the packet mark that pbr (`0x00ff0000`) and mwan3 (`0x3f00`) set on packets, the router's
+/// own among them: none of them may exempt.
+const TAKEN_MARKS: u32 = 0x00ff_3f00;
+
+/// The widest network that an exemption may name, as a prefix length: two halves of everything are
+/// everything.
+const EXEMPT_MIN_PREFIX: u8 = 8;
+/// An exemption by ports alone may name at most so many.
+const EXEMPT_MAX_PORTS: u32 = 1000;
+
 const KILLSWITCH_OPTIONS: [&str; 13] = [
     "enabled",
     "tunnel_interface",
@@ -121,7 +131,12 @@ pub fn interpret(package: &Package) -> Result<Config, Vec<ConfigError>> {
 fn killswitch(section: &Section, config: &mut Config, errors: &mut Vec<ConfigError>) {
     let mut read = Reader::new(section, &KILLSWITCH_OPTIONS, errors);
     read.scalar("schema", "the number 1", |t| (t.parse() == Ok(SCHEMA)).then_some(()));
-    config.enabled = read.boolean("enabled").unwrap_or(false);
+    // Said, never assumed: a file that lost its end must not read as "off".
+    match read.boolean("enabled") {
+        Some(enabled) => config.enabled = enabled,
+        None if read.has("enabled") => {}
+        None => read.error("enabled", "missing; say 1 for on or 0 for off".to_owned()),
+    }
     config.tunnel_interfaces = read.list("tunnel_interface", interface_name);
     config.tunnel_devices = read.list("tunnel_device", DevicePattern::parse);
     config.local_interfaces = read.list("local_interface", interface_name);
@@ -142,9 +157,14 @@ fn killswitch(section: &Section, config: &mut Config, errors: &mut Vec<ConfigErr
     });
     config.log = read.boolean("log").unwrap_or(true);
     config.pass_mark = read
-        .scalar("pass_mark", "one bit as a hexadecimal number, such as 0x10000000", |t| {
-            number(t).filter(|n| n.count_ones() == 1)
-        })
+        .scalar(
+            "pass_mark",
+            "one bit that pbr and mwan3 leave alone (0x1 to 0x40, 0x4000, 0x1000000 to 0x80000000)",
+            |t| {
+                let of_others = |n: u32| (n | origin_mark(n)) & TAKEN_MARKS != 0;
+                number(t).filter(|n| n.count_ones() == 1 && !of_others(*n))
+            },
+        )
         .unwrap_or(DEFAULT_PASS_MARK);
 }
 
@@ -169,6 +189,19 @@ fn contradictions(section: &Section, config: &Config, errors: &mut Vec<ConfigErr
                 section,
                 format!("interface '{name}' is listed as tunnel_interface and as local_interface"),
             ));
+        }
+    }
+    for endpoint in &config.endpoints {
+        if endpoint.mark.is_some_and(|m| m & config.pass_mark != 0) {
+            errors.push(ConfigError {
+                line: endpoint.line,
+                section: Some("endpoint".to_owned()),
+                option: Some("mark".to_owned()),
+                message: format!(
+                    "it contains the pass mark {:#x}, which would let such packets go anywhere",
+                    config.pass_mark
+                ),
+            });
         }
     }
     if config.enabled {
@@ -279,6 +312,21 @@ fn exempt(
                 .to_owned(),
         );
     }
+    let ports: u32 =
+        exempt.dest_port.iter().map(|p| u32::from(p.last) - u32::from(p.first) + 1).sum();
+    if exempt.src_mac.is_empty()
+        && exempt.src_ip.is_empty()
+        && exempt.dest_ip.is_empty()
+        && ports > EXEMPT_MAX_PORTS
+    {
+        read.error(
+            "dest_port",
+            format!(
+                "{ports} ports of everyone: at most {EXEMPT_MAX_PORTS} without src_mac, src_ip or \
+                 dest_ip"
+            ),
+        );
+    }
     if exempt.proto.is_some_and(|p| !p.has_ports()) && !exempt.dest_port.is_empty() {
         read.error(
             "dest_port",
@@ -298,16 +346,25 @@ fn exempt(
 
 fn exempt_net(text: &str) -> Result<Net, &'static str> {
     match Net::parse(text) {
-        Ok(net) if net.is_everything() => {
-            Err("it is every address: use 'vpn-killswitch pause' or 'disable' to open everything")
+        Ok(net) if net.prefix_len() < EXEMPT_MIN_PREFIX => {
+            Err("it is too wide for an exemption; the widest is /8")
         }
         other => other,
     }
 }
 
+/// The bit of the connection's mark that remembers "came in through an uplink": the pass mark's
+/// neighbour, so that restoring a connection's whole mark to its packets never exempts one.
+pub fn origin_mark(pass_mark: u32) -> u32 {
+    if pass_mark == 1 << 31 { 1 << 30 } else { pass_mark << 1 }
+}
+
 fn unicast(addr: IpAddr) -> Result<IpAddr, &'static str> {
     if addr.is_unspecified() || addr.is_multicast() || addr.is_loopback() {
         return Err("it is not the address of another host");
+    }
+    if matches!(addr, IpAddr::V6(a) if a.to_ipv4_mapped().is_some()) {
+        return Err("it is an IPv4 address in IPv6 clothes: write it as IPv4");
     }
     if matches!(addr, IpAddr::V4(a) if a.is_broadcast()) {
         return Err("it is the broadcast address");
@@ -328,7 +385,12 @@ fn interface_name(text: &str) -> Result<String, &'static str> {
 
 fn label(text: &str) -> Option<String> {
     let fits = !text.trim().is_empty() && text.chars().count() <= 32;
-    (fits && !text.chars().any(char::is_control)).then(|| text.to_owned())
+    // Marks that change the direction of writing would rearrange the line that the name stands in.
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    (fits && !text.chars().any(hidden)).then(|| text.to_owned())
 }
 
 fn user_name(text: &str) -> bool {
@@ -521,6 +583,7 @@ fn meant(word: &str, known: &[&str]) -> String {
         .map(|k| (distance(word, k), *k))
         .min()
         .filter(|(d, k)| *d <= 1 + k.len() / 4)
+        .or_else(|| known.iter().find(|k| k.len() > 3 && word.starts_with(*k)).map(|k| (0, *k)))
         .map(|(_, k)| format!("; did you mean '{k}'?"))
         .unwrap_or_default()
 }

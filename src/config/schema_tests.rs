@@ -4,18 +4,40 @@ use super::super::{Config, Host, RouterMode, parse};
 use super::{DEFAULT_PASS_MARK, ENDPOINT_MAX, EXEMPT_MAX};
 use crate::types::{Ports, Proto};
 
+#[path = "schema_accident_tests.rs"]
+mod accidents;
 #[path = "schema_values_tests.rs"]
 mod values;
 
 const FILE: &str = "/etc/config/vpn-killswitch";
 
 /// Every message as the user sees it, without the file's name.
-fn errors(text: &str) -> Vec<String> {
+fn errors_as_written(text: &str) -> Vec<String> {
     let errors = parse(text.as_bytes()).expect_err(text);
     errors.iter().map(|e| e.in_file(FILE).replacen(FILE, "", 1)).collect()
 }
 
+/// Says that protection is off where the text says nothing, on the line of the first section.
+fn switched(text: &str) -> String {
+    if text.contains("option enabled") || text.contains("option 'enabled'") {
+        return text.to_owned();
+    }
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    match first.strip_prefix("config killswitch") {
+        Some(name) if name.is_empty() => {
+            format!("config 'killswitch' ; option enabled '0'\n{rest}")
+        }
+        Some(_) => format!("{first} ; option enabled '0'\n{rest}"),
+        None => text.to_owned(),
+    }
+}
+
+fn errors(text: &str) -> Vec<String> {
+    errors_as_written(&switched(text))
+}
+
 fn good(text: &str) -> Config {
+    let text = switched(text);
     parse(text.as_bytes()).unwrap_or_else(|e| panic!("{text}\n{e:#?}"))
 }
 
@@ -34,7 +56,7 @@ fn with(more: &str) -> String {
 
 #[test]
 fn an_empty_killswitch_section_has_the_defaults_of_the_manual() {
-    let config = good("config killswitch\n");
+    let config = good("config killswitch\n\toption enabled '0'\n");
     assert_eq!(config, Config::default());
     assert!(!config.enabled && config.reject && config.ntp && config.log);
     assert!(!config.port_forward_replies);
@@ -310,7 +332,7 @@ fn values_in_messages_are_short_and_printable() {
             "x".repeat(60)
         )]
     );
-    let raw = b"config killswitch 'main'\n\toption router '\x1b[2J\xff'\n";
+    let raw = b"config killswitch 'main'\n\toption enabled 0\n\toption router '\x1b[2J\xff'\n";
     let message = parse(raw).unwrap_err()[0].in_file(FILE);
     assert!(!message.contains(char::is_control), "{message:?}");
     assert!(message.contains("found '\u{fffd}[2J\u{fffd}'"), "{message:?}");

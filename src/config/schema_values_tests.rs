@@ -61,8 +61,7 @@ fn scalars_of_the_main_section() {
     }
     assert_eq!(refused("router", "STRICT"), "found 'STRICT', allowed is strict, dns or open");
 
-    for (text, mark) in [("0x80000000", 1 << 31), ("1", 1), ("0X00000010", 16), ("65536", 1 << 16)]
-    {
+    for (text, mark) in [("0x80000000", 1 << 31), ("1", 1), ("0X00000010", 16), ("64", 1 << 6)] {
         assert_eq!(good(&main(&format!("option pass_mark {text}"))).pass_mark, mark);
     }
     for bad in ["0", "0x0", "3", "0x30000000", "0x100000000", "0x", "-1", "+1", "0x+1", "1e3", "ff"]
@@ -70,7 +69,7 @@ fn scalars_of_the_main_section() {
         assert_eq!(
             refused("pass_mark", bad),
             format!(
-                "found '{bad}', allowed is one bit as a hexadecimal number, such as 0x10000000"
+                "found '{bad}', allowed is one bit that pbr and mwan3 leave alone (0x1 to 0x40, 0x4000, 0x1000000 to 0x80000000)"
             )
         );
     }
@@ -305,8 +304,7 @@ fn an_exemption_is_never_for_every_address() {
             assert_eq!(
                 exempt(&[&format!("list {option} '{net}'")]),
                 [format!(
-                    ":7: {option}: found '{net}': it is every address: use 'vpn-killswitch pause' or \
-                     'disable' to open everything"
+                    ":7: {option}: found '{net}': it is too wide for an exemption; the widest is /8"
                 )]
             );
         }

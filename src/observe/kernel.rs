@@ -17,21 +17,23 @@ use crate::netlink::{Refusal, Request, Socket};
 const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 1 << 3;
 const IFF_LOWER_UP: u32 = 1 << 16;
-/// `RT_TABLE_MAIN` and `RTN_UNICAST` (linux/rtnetlink.h).
-const TABLE_MAIN: u32 = 254;
+/// `RTN_UNICAST` (linux/rtnetlink.h).
 const RTN_UNICAST: u8 = 1;
 /// `IFLA_IFNAME` (linux/if_link.h).
 const IFLA_IFNAME: u16 = 3;
 /// `IFLA_GROUP`.
 const IFLA_GROUP: u16 = 27;
+/// `IFLA_LINKINFO` and `IFLA_INFO_KIND`.
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
 /// Bytes of a `struct rtnexthop` before its attributes; its device's index is at byte 4.
 const NEXTHOP: usize = 8;
 
 /// How often an interrupted listing is asked for again.
 const ATTEMPTS: usize = 8;
 
-/// All devices but the loopback with their addresses, and the names of those that a default route of
-/// the main table leaves by.
+/// All devices but the loopback with their addresses, and the names of those that a default route
+/// leaves by.
 ///
 /// # Errors
 /// What the kernel said.
@@ -60,13 +62,15 @@ fn read(socket: &mut Socket) -> Result<(Vec<Link>, Vec<String>), Refusal> {
         let group = find_attr(attrs, IFLA_GROUP)
             .and_then(|g| Some(u32::from_ne_bytes(g.try_into().ok()?)))
             .unwrap_or(0);
+        let kind = find_attr(attrs, IFLA_LINKINFO).and_then(|info| find_attr(info, IFLA_INFO_KIND));
+        let text = |bytes: &[u8]| {
+            String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
+        };
         if let (Some(name), Ok(index)) = (name, u32::try_from(header.ifi_index)) {
-            let name = String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name));
             let up = header.ifi_flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP;
-            links.insert(
-                index,
-                Link { name: name.into_owned(), index, group, up, addrs: Vec::new() },
-            );
+            let kind = kind.map(text).unwrap_or_default();
+            let link = Link { name: text(name), index, group, kind, up, addrs: Vec::new() };
+            links.insert(index, link);
         }
         Ok(())
     })?;
@@ -92,21 +96,16 @@ fn read(socket: &mut Socket) -> Result<(Vec<Link>, Vec<String>), Refusal> {
     let mut uplinks: Vec<u32> = Vec::new();
     socket.request(&list(libc::RTM_GETROUTE, Rtmsg::len()), |reply| {
         let (header, attrs) = OpGetrouteDump::decode_reply(reply);
-        if header.rtm_dst_len != 0 || header.rtm_type != RTN_UNICAST {
+        // Half of everything counts as well: 0.0.0.0/1 and 128.0.0.0/1 are how VPNs write a default.
+        if header.rtm_dst_len > 1 || header.rtm_type != RTN_UNICAST {
             return Ok(());
         }
-        let mut table = u32::from(header.rtm_table);
-        let mut devices = Vec::new();
         for attr in attrs {
             match attr? {
-                RouteAttrs::Table(number) => table = number,
-                RouteAttrs::Oif(index) => devices.push(index),
-                RouteAttrs::Multipath(hops) => devices.extend(next_hops(hops)),
+                RouteAttrs::Oif(index) => uplinks.push(index),
+                RouteAttrs::Multipath(hops) => uplinks.extend(next_hops(hops)),
                 _ => {}
             }
-        }
-        if table == TABLE_MAIN {
-            uplinks.extend(devices);
         }
         Ok(())
     })?;

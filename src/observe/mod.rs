@@ -25,6 +25,9 @@ pub struct Link {
     /// Its interface group (`ip link set … group`).
     #[serde(default)]
     pub group: u32,
+    /// What the kernel calls its kind (`wireguard`, `bridge`, …); empty for hardware.
+    #[serde(default)]
+    pub kind: String,
     /// Whether it is switched on and can carry packets (`IFF_UP` and `IFF_LOWER_UP`).
     pub up: bool,
     /// The router's addresses on it.
@@ -37,7 +40,7 @@ pub struct Link {
 pub struct Observed {
     /// All devices but the loopback.
     pub links: Vec<Link>,
-    /// Devices that a default route of the main table leaves by.
+    /// Devices that a default route leaves by, or half of one (`0.0.0.0/1`), in any table.
     #[serde(default)]
     pub uplinks: Vec<String>,
     /// Devices of netifd interfaces and of firewall zones, by name.

@@ -38,6 +38,7 @@ const PRIORITY_FILTER: i32 = -5;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
 /// Turns a policy into rules.
@@ -45,8 +46,7 @@ pub fn build(policy: &Policy) -> Ruleset {
     let mut b = Builder { policy, sets: Vec::new() };
     b.sets.push(Set::devices(TUNNELS, &policy.tunnels));
     b.sets.push(Set::devices(LOCALS, &policy.locals));
-    let mut chains = vec![b.inbound(), b.mark(), b.forward()];
-    chains.extend(b.output());
+    let chains = vec![b.inbound(), b.mark(), b.forward(), b.output()];
     Ruleset { sets: b.sets, chains }
 }
 
@@ -99,22 +99,28 @@ impl Builder<'_> {
                 Verdict::Accept,
             )
         }];
-        if self.replies_matter() {
-            // Set once, by the packet that opens the connection: a connection that came in through a
-            // tunnel never gets it, so its answers cannot leave elsewhere when the tunnel is gone.
+        // Set once, by the packet that opens the connection: a connection that came in through a tunnel
+        // never gets it, so its answers cannot leave elsewhere when the tunnel is gone. A TCP segment
+        // in the middle of a connection that conntrack does not know counts as new too; only a SYN
+        // really opens one.
+        let from_uplink = [
+            Match::InDevice(TUNNELS, false),
+            Match::InDevice(LOCALS, false),
+            Match::NotFromLoopback,
+            Match::ConnNew,
+        ];
+        for (id, more) in [
+            ("mark_from_uplink_tcp", &[Match::Protocol(TCP), Match::TcpSyn][..]),
+            ("mark_from_uplink", &[Match::NotProtocol(TCP)][..]),
+        ] {
             rules.push(Rule {
                 verdict: None,
                 actions: vec![Action::SetConnMark(origin)],
                 ..rule(
-                    "mark_from_uplink",
+                    id,
                     G2,
                     "remember that this connection came in through an uplink",
-                    vec![
-                        Match::InDevice(TUNNELS, false),
-                        Match::InDevice(LOCALS, false),
-                        Match::NotFromLoopback,
-                        Match::ConnNew,
-                    ],
+                    [&from_uplink[..], more].concat(),
                     Verdict::Accept,
                 )
             });
@@ -143,6 +149,21 @@ impl Builder<'_> {
             for (id, matches) in self.exempt(n, exempt) {
                 rules.push(exempting(id, &format!("exempt: {}", exempt.name), matches));
             }
+        }
+        if self.policy.port_forward_replies {
+            // Before the answers: an "answer" to port 53 would be a question.
+            for (id, matches) in self.dns("mark") {
+                let matches = [&[Match::InDevice(LOCALS, true), Match::ConnReply][..], &matches];
+                let comment = "DNS is never an answer: not exempt";
+                rules.push(rule(id, G3, comment, matches.concat(), Verdict::Accept));
+            }
+            // Only through a port forward: without its DNAT, a client's own connection that conntrack
+            // had forgotten would look like one from outside as soon as the far side sends.
+            rules.push(exempting(
+                "mark_replies".to_owned(),
+                "answer to a port forward (port_forward_replies)",
+                vec![Match::ConnReply, Match::ConnMark(origin), Match::ConnDnat],
+            ));
         }
         Chain {
             name: "marks",
@@ -175,21 +196,13 @@ impl Builder<'_> {
                 "fwd_pass",
                 G8,
                 "exempt or paused",
-                vec![Match::Mark { mask: p.pass_mark, value: p.pass_mark }],
+                vec![
+                    Match::InDevice(LOCALS, true),
+                    Match::Mark { mask: p.pass_mark, value: p.pass_mark },
+                ],
                 Verdict::Accept,
             ),
         ];
-        if p.port_forward_replies {
-            // Before the answers: an "answer" to port 53 would be a question.
-            rules.extend(self.dns_drops("fwd"));
-            rules.push(rule(
-                "fwd_replies",
-                G1,
-                "answer to a connection that came in through an uplink (port_forward_replies)",
-                vec![Match::ConnReply, Match::ConnMark(p.origin_mark())],
-                Verdict::Accept,
-            ));
-        }
         for (family, name) in Family::BOTH.into_iter().zip(BLOCKED) {
             let content =
                 Content::Recorded { timeout_secs: BLOCKED_TIMEOUT_SECS, size: BLOCKED_SIZE };
@@ -216,15 +229,16 @@ impl Builder<'_> {
             rules.push(log("fwd_log", "vpn-killswitch: refused forward: "));
         }
         if p.reject {
-            // Only towards local networks: to an uplink it would answer strangers.
-            let from_local = Match::InDevice(LOCALS, true);
+            // Only to who really lives in a local network. To an uplink it would answer strangers, and
+            // a client's forged or outdated source would carry what it asked for out of the house.
+            let from_local = [Match::InDevice(LOCALS, true), Match::SourceVia(LOCALS)];
             rules.push(Rule {
                 optional: true,
                 ..rule(
                     "fwd_reject_tcp",
                     G1,
                     "no tunnel: tell the client at once",
-                    vec![from_local.clone(), Match::Protocol(TCP)],
+                    [&from_local[..], &[Match::Protocol(TCP)]].concat(),
                     Verdict::RejectTcp,
                 )
             });
@@ -234,7 +248,7 @@ impl Builder<'_> {
                     "fwd_reject",
                     G1,
                     "no tunnel: tell the client at once",
-                    vec![from_local],
+                    from_local.into(),
                     Verdict::RejectAdmin,
                 )
             });
@@ -249,12 +263,9 @@ impl Builder<'_> {
         }
     }
 
-    /// G2 and G3: what the router itself sends. Mode `open` has no chain.
-    fn output(&mut self) -> Option<Chain> {
+    /// G2 and G3: what the router itself sends.
+    fn output(&mut self) -> Chain {
         let p = self.policy;
-        if p.router == RouterMode::Open {
-            return None;
-        }
         let strict = p.router == RouterMode::Strict;
         let mut rules = vec![
             rule("out_loopback", G10, "to itself", vec![Match::ToLoopback], Verdict::Accept),
@@ -283,18 +294,27 @@ impl Builder<'_> {
         for (n, endpoint) in (1..).zip(&p.endpoints) {
             rules.extend(self.endpoint(n, endpoint));
         }
-        // Before the answers: an "answer" to port 53 would be a question.
-        rules.extend(self.dns_drops("out"));
+        if p.router != RouterMode::Open {
+            // Before the answers: an "answer" to port 53 would be a question.
+            for (id, matches) in self.dns("out") {
+                rules.push(rule(id, G3, "no DNS outside the tunnel", matches, Verdict::Drop));
+            }
+        }
         if strict {
             rules.extend(link_upkeep());
             rules.extend(self.time());
-            rules.push(rule(
-                "out_replies",
-                G2,
-                "answer to a connection that came in through an uplink",
-                vec![Match::ConnReply, Match::ConnMark(p.origin_mark())],
-                Verdict::Accept,
-            ));
+        }
+        rules.push(rule(
+            "out_replies",
+            G2,
+            "answer to a connection that came in through an uplink",
+            vec![Match::ConnReply, Match::ConnMark(p.origin_mark())],
+            Verdict::Accept,
+        ));
+        if !strict {
+            rules.extend(quotes());
+        }
+        if strict {
             if p.log {
                 rules.push(log("out_log", "vpn-killswitch: refused output: "));
             }
@@ -318,33 +338,23 @@ impl Builder<'_> {
                 Verdict::Drop,
             ));
         }
-        Some(Chain {
+        Chain {
             name: "output",
             hook: Hook::Output,
             priority: PRIORITY_FILTER,
             drop_by_default: strict,
             rules,
-        })
+        }
     }
 
-    fn replies_matter(&self) -> bool {
-        self.policy.router == RouterMode::Strict || self.policy.port_forward_replies
-    }
-
-    fn dns_drops(&mut self, chain: &str) -> Vec<Rule> {
+    /// What matches DNS, over UDP and over TCP, with rule ids that begin with `chain`.
+    fn dns(&mut self, chain: &str) -> [(String, Vec<Match>); 2] {
         let ports = DNS_PORTS.map(|p| Ports { first: p, last: p });
         let set = self.add(Set::ports("dns_ports", &ports));
-        [("udp", UDP), ("tcp", TCP)]
-            .map(|(name, proto)| {
-                rule(
-                    format!("{chain}_dns_{name}"),
-                    G3,
-                    "no DNS outside the tunnel",
-                    vec![Match::Protocol(proto), Match::DestPortIn(set.clone())],
-                    Verdict::Drop,
-                )
-            })
-            .into()
+        [("udp", UDP), ("tcp", TCP)].map(|(name, proto)| {
+            let matches = vec![Match::Protocol(proto), Match::DestPortIn(set.clone())];
+            (format!("{chain}_dns_{name}"), matches)
+        })
     }
 
     /// One rule per family and endpoint: address, protocol, port, and whatever else is known.
@@ -506,6 +516,25 @@ fn link_upkeep() -> Vec<Rule> {
         rules.push(rule(id, G2, comment, matches, Verdict::Accept));
     }
     rules
+}
+
+/// ICMP errors quote the packet that they are about. One about a client's packet with a forged or
+/// outdated source would carry it out of an uplink, whatever mode the router is in.
+fn quotes() -> Vec<Rule> {
+    let v4 = [3, 11, 12].map(|kind| (Family::V4, ICMP, Match::IcmpType(kind), kind));
+    let v6 = [1, 2, 3, 4].map(|kind| (Family::V6, ICMPV6, Match::Icmpv6Type(kind), kind));
+    v4.into_iter()
+        .chain(v6)
+        .map(|(family, proto, of_type, kind)| {
+            rule(
+                format!("out_quote{}_{kind}", family.digit()),
+                G1,
+                "an ICMP error would quote a client's packet",
+                vec![Match::Family(family), Match::Protocol(proto), of_type],
+                Verdict::Drop,
+            )
+        })
+        .collect()
 }
 
 fn log(id: &str, prefix: &'static str) -> Rule {

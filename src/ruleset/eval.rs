@@ -45,12 +45,16 @@ pub struct Packet {
     pub source_port: u16,
     /// Destination port.
     pub dest_port: u16,
-    /// ICMPv6 type, when `proto` is 58.
-    pub icmpv6_type: u8,
+    /// ICMP or ICMPv6 type, when `proto` is 1 or 58.
+    pub icmp_type: u8,
+    /// Whether it is a TCP segment that asks for a connection.
+    pub tcp_syn: bool,
     /// IPv6 hop limit.
     pub hop_limit: u8,
     /// Source Ethernet address, on packets that come in.
     pub source_mac: Option<Mac>,
+    /// The device by which the router would send to the source address, on packets that come in.
+    pub source_via: Option<String>,
     /// The packet's mark as it arrives, or as its socket set it.
     pub mark: u32,
     /// User that owns the socket, on packets that the router sends.
@@ -59,6 +63,8 @@ pub struct Packet {
     pub conn_new: bool,
     /// Whether it goes in the direction of the answers.
     pub conn_reply: bool,
+    /// Whether its connection goes through a port forward (DNAT).
+    pub conn_dnat: bool,
     /// Its connection's mark.
     pub conn_mark: u32,
 }
@@ -163,21 +169,26 @@ fn holds(ruleset: &Ruleset, condition: &Match, packet: &Packet) -> bool {
         Match::ToLoopback => to == Some("lo"),
         Match::SourceIn(family, set) => contains(set, address(&packet.source, *family)),
         Match::DestIn(family, set) => contains(set, address(&packet.dest, *family)),
+        Match::SourceVia(set) => contains(set, device(packet.source_via.as_deref())),
         Match::SourceNet(net) => net.contains(&packet.source),
         Match::DestNet(net) => net.contains(&packet.dest),
         Match::SourceMacIn(set) => contains(set, packet.source_mac.map(|m| left_aligned(&m.0))),
         Match::Protocol(proto) => packet.proto == *proto,
+        Match::NotProtocol(proto) => packet.proto != *proto,
+        Match::TcpSyn => packet.proto == 6 && packet.tcp_syn,
         Match::SourcePort(port) => has_ports && packet.source_port == *port,
         Match::DestPort(port) => has_ports && packet.dest_port == *port,
         Match::DestPortIn(set) => {
             has_ports && contains(set, Some(left_aligned(&packet.dest_port.to_be_bytes())))
         }
-        Match::Icmpv6Type(kind) => packet.proto == 58 && packet.icmpv6_type == *kind,
+        Match::IcmpType(kind) => packet.proto == 1 && packet.icmp_type == *kind,
+        Match::Icmpv6Type(kind) => packet.proto == 58 && packet.icmp_type == *kind,
         Match::HopLimit(hops) => packet.source.is_ipv6() && packet.hop_limit == *hops,
         Match::Mark { mask, value } => packet.mark & mask == *value,
         Match::SocketUser(uid) => packet.uid == Some(*uid),
         Match::ConnNew => packet.conn_new,
         Match::ConnReply => packet.conn_reply,
+        Match::ConnDnat => packet.conn_dnat,
         Match::ConnMark(bit) => packet.conn_mark & bit != 0,
     }
 }

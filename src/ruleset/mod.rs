@@ -128,6 +128,8 @@ pub enum Match {
     SourceIn(Family, String),
     /// Destination address in the set.
     DestIn(Family, String),
+    /// The router would send to the source address by a device in the set.
+    SourceVia(&'static str),
     /// Source address in a constant network.
     SourceNet(Net),
     /// Destination address in a constant network.
@@ -136,12 +138,18 @@ pub enum Match {
     SourceMacIn(String),
     /// Transport protocol.
     Protocol(u8),
+    /// Any other transport protocol.
+    NotProtocol(u8),
+    /// A TCP segment that asks for a connection: SYN, without ACK, FIN and RST.
+    TcpSyn,
     /// Source port; the rule also has a [`Match::Protocol`] with ports.
     SourcePort(u16),
     /// Destination port, likewise.
     DestPort(u16),
     /// Destination port in the set, likewise.
     DestPortIn(String),
+    /// ICMP type.
+    IcmpType(u8),
     /// ICMPv6 type.
     Icmpv6Type(u8),
     /// IPv6 hop limit.
@@ -159,6 +167,8 @@ pub enum Match {
     ConnNew,
     /// Packet of a connection in the direction of its answers.
     ConnReply,
+    /// The connection's destination was rewritten: it goes through a port forward.
+    ConnDnat,
     /// The connection's mark has the bit.
     ConnMark(u32),
 }

@@ -22,7 +22,7 @@ use vpn_killswitch::ruleset::eval::{Packet, Path, eval};
 use vpn_killswitch::ruleset::{Content, Ruleset, Verdict, build};
 use vpn_killswitch::types::{Net, left_aligned};
 
-use oracle::{answers_outside, closed, dns, exempted, local, misdirected, passes, tunnel};
+use oracle::{closed, dns, exempted, local, misdirected, passes, port_forward_reply, tunnel};
 use world::{DEVICES, Flow, policy, traffic};
 
 /// Random seeds; what fails is printed whole, so nothing is written next to the sources.
@@ -59,9 +59,7 @@ proptest! {
         for flow in traffic.on(&policy) {
             let Path::Forward { to, .. } = &flow.packet.path else { continue };
             if closed(&policy, to) && !exempted(&policy, &flow.packet) && lives(&rules, &flow) {
-                prop_assert!(policy.port_forward_replies, "{flow:#?}");
-                prop_assert!(answers_outside(&policy, &flow), "{flow:#?}");
-                prop_assert!(!dns(&flow.packet), "{flow:#?}");
+                prop_assert!(port_forward_reply(&policy, &flow), "{flow:#?}");
             }
         }
     }
@@ -121,7 +119,8 @@ proptest! {
             let (clean, forged) = (clean.judge(&rules), forged.judge(&rules));
             prop_assert_eq!(clean.mark, forged.mark);
             let marked = forged.mark & policy.pass_mark != 0;
-            prop_assert_eq!(marked, exempted(&policy, &flow.packet), "{:#?}", flow);
+            let let_out = exempted(&policy, &flow.packet) || port_forward_reply(&policy, &flow);
+            prop_assert_eq!(marked, let_out, "{:#?}", flow);
             prop_assert_eq!(forged.mark | policy.pass_mark, flow.packet.mark | policy.pass_mark);
         }
     }
@@ -255,7 +254,10 @@ proptest! {
                 Verdict::Accept | Verdict::Drop => continue,
             };
             let heard = flow.from().is_none_or(|d| local(&policy, d));
-            prop_assert!(policy.reject && told && heard, "{flow:#?}");
+            // The answer goes to where the source lives, which must be a local network as well.
+            let via = flow.packet.source_via.as_deref();
+            let at_home = flow.from().is_none() || via.is_some_and(|d| local(&policy, d));
+            prop_assert!(policy.reject && told && heard && at_home, "{flow:#?}");
         }
     }
 

@@ -69,8 +69,11 @@ pub fn exempted(policy: &Policy, packet: &Packet) -> bool {
 /// It answers a connection that came in through neither tunnel nor local network.
 pub fn answers_outside(policy: &Policy, flow: &Flow) -> bool {
     let outside = |device| closed(policy, device) && device != "lo";
+    // A segment in the middle of a connection opens nothing, whatever conntrack thinks of it.
+    let opens = |o: &Packet| o.proto != 6 || o.tcp_syn;
     flow.packet.conn_reply
         && flow.opened_at().is_some_and(outside)
+        && flow.opener.as_ref().is_none_or(opens)
         && !flow.opener.as_ref().is_some_and(|o| misdirected(policy, o))
 }
 
@@ -92,7 +95,7 @@ fn link_upkeep(p: &Packet) -> bool {
     let udp = |from, to| p.proto == 17 && p.source_port == from && p.dest_port == to;
     let IpAddr::V6(source) = p.source else { return udp(68, 67) };
     let icmp =
-        |kinds: &[u8], hops| p.proto == 58 && kinds.contains(&p.icmpv6_type) && p.hop_limit == hops;
+        |kinds: &[u8], hops| p.proto == 58 && kinds.contains(&p.icmp_type) && p.hop_limit == hops;
     udp(546, 547) && source.is_unicast_link_local()
         || icmp(&[133, 135, 136], 255)
         || icmp(&[131, 132, 143], 1) && p.dest.is_multicast()
@@ -102,14 +105,31 @@ fn to_time_server(policy: &Policy, p: &Packet) -> bool {
     p.proto == 17 && p.dest_port == 123 && policy.time_servers.contains(&p.dest)
 }
 
+/// An ICMP error, which quotes the packet that it is about.
+fn quotes(p: &Packet) -> bool {
+    match p.source {
+        IpAddr::V4(_) => p.proto == 1 && matches!(p.icmp_type, 3 | 11 | 12),
+        IpAddr::V6(_) => p.proto == 58 && matches!(p.icmp_type, 1..=4),
+    }
+}
+
+/// G1: an answer to a connection from outside that goes through a port forward, where that is allowed.
+pub fn port_forward_reply(policy: &Policy, flow: &Flow) -> bool {
+    policy.port_forward_replies
+        && flow.from().is_some_and(|d| local(policy, d))
+        && answers_outside(policy, flow)
+        && flow.packet.conn_dnat
+        && !dns(&flow.packet)
+}
+
 /// G2 and G3: whether the router may send it on a device that is neither tunnel nor local.
 fn router_sends(policy: &Policy, flow: &Flow) -> bool {
     let p = &flow.packet;
     p.mark & policy.pass_mark != 0
         || to_endpoint(policy, p)
         || match policy.router {
-            RouterMode::Open => true,
-            RouterMode::Dns => !dns(p),
+            RouterMode::Open => !quotes(p) || answers_outside(policy, flow),
+            RouterMode::Dns => !dns(p) && (!quotes(p) || answers_outside(policy, flow)),
             RouterMode::Strict => {
                 !dns(p)
                     && (link_upkeep(p)
@@ -126,9 +146,7 @@ pub fn passes(policy: &Policy, flow: &Flow) -> bool {
         Path::Input { .. } => !misdirected(policy, p),
         Path::Forward { to, .. } => {
             !misdirected(policy, p)
-                && (!closed(policy, to)
-                    || exempted(policy, p)
-                    || policy.port_forward_replies && answers_outside(policy, flow) && !dns(p))
+                && (!closed(policy, to) || exempted(policy, p) || port_forward_reply(policy, flow))
         }
         Path::Output { to } => to == "lo" || !closed(policy, to) || router_sends(policy, flow),
     }

@@ -27,7 +27,9 @@ fn lookups(rule: &Rule) -> Vec<(&str, KeyType)> {
         Family::V6 => KeyType::V6,
     };
     let of_match = |m| match m {
-        &Match::InDevice(set, _) | &Match::OutDevice(set) => Some((set, KeyType::Device)),
+        &Match::InDevice(set, _) | &Match::OutDevice(set) | &Match::SourceVia(set) => {
+            Some((set, KeyType::Device))
+        }
         Match::SourceIn(f, set) | Match::DestIn(f, set) => Some((set.as_str(), addr(f))),
         Match::SourceMacIn(set) => Some((set.as_str(), KeyType::Mac)),
         Match::DestPortIn(set) => Some((set.as_str(), KeyType::Port)),
@@ -65,6 +67,9 @@ fn misread(rule: &Rule) -> Option<String> {
             Match::SourcePort(_) | Match::DestPort(_) | Match::DestPortIn(_) => {
                 (!matches!(proto, Some(6 | 17))).then(|| format!("{m:?} without tcp or udp"))
             }
+            Match::TcpSyn => (proto != Some(6)).then(|| format!("{m:?} without tcp")),
+            Match::IcmpType(_) => (proto != Some(1) || family != Some(Family::V4))
+                .then(|| format!("{m:?} without IPv4 and ICMP")),
             Match::Icmpv6Type(_) => (proto != Some(58) || family != Some(Family::V6))
                 .then(|| format!("{m:?} without IPv6 and ICMPv6")),
             _ => None,

@@ -259,6 +259,9 @@ struct Draw {
     proto: u8,
     ports: (u16, u16),
     icmp: u8,
+    syn: bool,
+    via: usize,
+    dnat: bool,
     hops: u8,
     mac: Option<Mac>,
     mark: u8,
@@ -290,15 +293,18 @@ fn aim() -> impl Strategy<Value = (Aim, Field)> {
 fn draw() -> impl Strategy<Value = Draw> {
     let device = || 0..DEVICES.len();
     let hops = select(&[1_u8, 64, 255][..]);
-    let icmp = select(&[128_u8, 131, 132, 133, 134, 135, 136, 137, 143][..]);
+    let icmp = select(&[1_u8, 3, 8, 11, 12, 128, 131, 132, 133, 134, 135, 136, 137, 143][..]);
+    // Most connections are opened properly, and most sources live where they came from.
+    let extra = (prop::bool::weighted(0.8), device(), any::<bool>());
     let uid = option::weighted(0.5, select(&[0, USER, 65534][..]));
     (
         (0..5u8, device(), device(), device(), 0..4u8, any::<bool>()),
         (0..V4.len(), 0..V4.len(), select(&PROTOS[..]), select(&PORTS[..]), select(&PORTS[..])),
         (icmp, hops, option::weighted(0.8, mac()), 0..6u8, uid, any::<u32>()),
         aim(),
+        extra,
     )
-        .prop_map(|((way, from, to, opened_at, state, v6), b, c, (aim, miss))| Draw {
+        .prop_map(|((way, from, to, opened_at, state, v6), b, c, (aim, miss), extra)| Draw {
             way,
             from,
             to,
@@ -310,6 +316,9 @@ fn draw() -> impl Strategy<Value = Draw> {
             proto: b.2,
             ports: (b.3, b.4),
             icmp: c.0,
+            syn: extra.0,
+            via: extra.1,
+            dnat: extra.2,
             hops: c.1,
             mac: c.2,
             mark: c.3,
@@ -344,13 +353,16 @@ impl Draw {
             proto: self.proto,
             source_port: self.ports.0,
             dest_port: self.ports.1,
-            icmpv6_type: self.icmp,
+            icmp_type: self.icmp,
+            tcp_syn: self.syn,
+            source_via: Some(DEVICES[self.via].to_owned()),
             hop_limit: self.hops,
             source_mac: self.mac,
             mark,
             uid: self.uid,
             conn_new: self.state == 0,
             conn_reply: self.state > 1,
+            conn_dnat: self.dnat,
             // The origin bit is never drawn: only the model puts it there.
             conn_mark: foreign,
         };
@@ -427,12 +439,12 @@ impl Draw {
             }
             Aim::Neighbour(kind) => {
                 family = Some(true);
-                (p.proto, p.icmpv6_type, p.hop_limit) = (58, kind, 255);
+                (p.proto, p.icmp_type, p.hop_limit) = (58, kind, 255);
             }
             Aim::Listener(kind) => {
                 family = Some(true);
                 p.dest = ip("ff02::16");
-                (p.proto, p.icmpv6_type, p.hop_limit) = (58, kind, 1);
+                (p.proto, p.icmp_type, p.hop_limit) = (58, kind, 1);
             }
         }
         match self.miss {
@@ -442,7 +454,7 @@ impl Draw {
             Field::Proto => p.proto = drawn.proto,
             Field::SourcePort => p.source_port = drawn.source_port,
             Field::DestPort => p.dest_port = drawn.dest_port,
-            Field::Icmp => p.icmpv6_type = drawn.icmpv6_type,
+            Field::Icmp => p.icmp_type = drawn.icmp_type,
             Field::Hops => p.hop_limit = drawn.hop_limit,
             Field::Mac => p.source_mac = drawn.source_mac,
             Field::Mark => p.mark = drawn.mark,

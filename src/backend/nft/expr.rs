@@ -41,6 +41,7 @@ pub mod ct {
     #![allow(missing_docs)]
     pub const STATE: u32 = 0;
     pub const DIRECTION: u32 = 1;
+    pub const STATUS: u32 = 2;
     pub const MARK: u32 = 3;
 }
 
@@ -52,6 +53,9 @@ pub mod base {
     pub const TRANSPORT: u32 = 2;
 }
 
+/// `NFTA_FIB_F_SADDR` and `NFT_FIB_RESULT_OIFNAME`.
+const FIB_SOURCE: u32 = 1;
+const FIB_OIFNAME: u32 = 2;
 /// `NF_DROP` and `NF_ACCEPT` (linux/netfilter.h).
 pub const DROP: u32 = 0;
 /// See [`DROP`].
@@ -79,6 +83,8 @@ pub enum Expr {
     Ct(u32),
     /// Stores the register into a `ct` key.
     CtSet(u32),
+    /// Loads the name of the device by which the router would send to the packet's source.
+    SourceRoute,
     /// Loads bytes of the packet.
     Payload {
         /// One of [`base`].
@@ -159,6 +165,9 @@ impl Expr {
             Self::MetaSet(key) => ("meta", vec![(2, Word(*key)), (3, Word(REGISTER))]),
             Self::Ct(key) => ("ct", vec![(2, Word(*key)), (1, Word(REGISTER))]),
             Self::CtSet(key) => ("ct", vec![(2, Word(*key)), (4, Word(REGISTER))]),
+            Self::SourceRoute => {
+                ("fib", vec![(1, Word(REGISTER)), (2, Word(FIB_OIFNAME)), (3, Word(FIB_SOURCE))])
+            }
             Self::Payload { base, offset, len } => (
                 "payload",
                 vec![(1, Word(REGISTER)), (2, Word(*base)), (3, Word(*offset)), (4, Word(*len))],
@@ -246,6 +255,11 @@ impl Expr {
                 Some(_) => return None,
                 None => register(4).and(Some(Self::CtSet(word(data, 2)?)))?,
             },
+            "fib" => {
+                register(1)?;
+                let same = word(data, 2)? == FIB_OIFNAME && word(data, 3)? == FIB_SOURCE;
+                same.then_some(Self::SourceRoute)?
+            }
             "payload" => {
                 register(1)?;
                 Self::Payload { base: word(data, 2)?, offset: word(data, 3)?, len: word(data, 4)? }
@@ -327,6 +341,7 @@ impl fmt::Display for Expr {
             Self::MetaSet(key) => write!(f, "set meta {key}"),
             Self::Ct(key) => write!(f, "load ct {key}"),
             Self::CtSet(key) => write!(f, "set ct {key}"),
+            Self::SourceRoute => f.write_str("load the way to the source"),
             Self::Payload { base, offset, len } => write!(f, "load {len} bytes at {base}+{offset}"),
             Self::Bitwise { mask, xor } => write!(f, "and 0x{} xor 0x{}", hex(mask), hex(xor)),
             Self::Cmp { negated, value } => write!(f, "{}equal 0x{}", not(negated), hex(value)),
@@ -430,6 +445,7 @@ mod tests {
             Expr::MetaSet(meta::MARK),
             Expr::Ct(ct::STATE),
             Expr::CtSet(ct::MARK),
+            Expr::SourceRoute,
             Expr::Payload { base: base::NETWORK, offset: 12, len: 4 },
             Expr::Bitwise { mask: vec![0xff; 16], xor: vec![0; 16] },
             Expr::Cmp { negated: false, value: vec![1, 2, 3] },

@@ -21,6 +21,11 @@ pub const SET_EVAL: u32 = 0x20;
 const ARPHRD_ETHER: u16 = 1;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)` (linux/netfilter/nf_conntrack_common.h).
 const CT_STATE_NEW: u32 = 8;
+/// `IPS_DST_NAT`.
+const CT_STATUS_DNAT: u32 = 0x20;
+/// FIN, SYN, RST and ACK among the flags of a TCP header, and SYN alone (RFC 9293, section 3.1).
+const TCP_OPENING: u8 = 0x17;
+const TCP_SYN: u8 = 0x02;
 /// `IP_CT_DIR_REPLY`.
 const CT_DIR_REPLY: u8 = 1;
 /// syslog's "info".
@@ -215,6 +220,7 @@ fn lower_match(condition: &Match, out: &mut Vec<Expr>) {
         Match::ToLoopback => out.extend([Expr::Meta(meta::OIFNAME), equal(loopback())]),
         Match::SourceIn(family, set) => out.extend([address(*family, false), lookup(set, true)]),
         Match::DestIn(family, set) => out.extend([address(*family, true), lookup(set, true)]),
+        Match::SourceVia(set) => out.extend([Expr::SourceRoute, lookup(set, true)]),
         Match::SourceNet(net) | Match::DestNet(net) => {
             let dest = matches!(condition, Match::DestNet(_));
             let load = address(net.family(), dest);
@@ -237,10 +243,17 @@ fn lower_match(condition: &Match, out: &mut Vec<Expr>) {
             lookup(set, true),
         ]),
         Match::Protocol(proto) => out.extend([Expr::Meta(meta::L4PROTO), equal([*proto])]),
+        Match::NotProtocol(proto) => out
+            .extend([Expr::Meta(meta::L4PROTO), Expr::Cmp { negated: true, value: vec![*proto] }]),
+        Match::TcpSyn => out.extend([
+            Expr::Payload { base: base::TRANSPORT, offset: 13, len: 1 },
+            Expr::Bitwise { mask: vec![TCP_OPENING], xor: vec![0] },
+            equal([TCP_SYN]),
+        ]),
         Match::SourcePort(number) => out.extend([port(0), equal(number.to_be_bytes())]),
         Match::DestPort(number) => out.extend([port(2), equal(number.to_be_bytes())]),
         Match::DestPortIn(set) => out.extend([port(2), lookup(set, true)]),
-        Match::Icmpv6Type(number) => out
+        Match::IcmpType(number) | Match::Icmpv6Type(number) => out
             .extend([Expr::Payload { base: base::TRANSPORT, offset: 0, len: 1 }, equal([*number])]),
         Match::HopLimit(hops) => {
             out.extend([Expr::Payload { base: base::NETWORK, offset: 7, len: 1 }, equal([*hops])]);
@@ -257,6 +270,11 @@ fn lower_match(condition: &Match, out: &mut Vec<Expr>) {
         Match::ConnNew => out.extend([
             Expr::Ct(ct::STATE),
             mask(CT_STATE_NEW),
+            Expr::Cmp { negated: true, value: vec![0; 4] },
+        ]),
+        Match::ConnDnat => out.extend([
+            Expr::Ct(ct::STATUS),
+            mask(CT_STATUS_DNAT),
             Expr::Cmp { negated: true, value: vec![0; 4] },
         ]),
         Match::ConnReply => out.extend([Expr::Ct(ct::DIRECTION), equal([CT_DIR_REPLY])]),

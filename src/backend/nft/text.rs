@@ -122,6 +122,7 @@ fn matched(condition: &Match, all: &[Match]) -> String {
         Match::ToLoopback => "oifname \"lo\"".to_owned(),
         Match::SourceIn(family, set) => format!("{} saddr @{set}", ip(*family)),
         Match::DestIn(family, set) => format!("{} daddr @{set}", ip(*family)),
+        Match::SourceVia(set) => format!("fib saddr oifname @{set}"),
         Match::SourceNet(net) => format!("{} saddr {net}", ip(net.family())),
         Match::DestNet(net) => format!("{} daddr {net}", ip(net.family())),
         Match::SourceMacIn(set) => format!("ether saddr @{set}"),
@@ -132,6 +133,8 @@ fn matched(condition: &Match, all: &[Match]) -> String {
                     Match::SourcePort(_)
                         | Match::DestPort(_)
                         | Match::DestPortIn(_)
+                        | Match::TcpSyn
+                        | Match::IcmpType(_)
                         | Match::Icmpv6Type(_)
                 )
             }) =>
@@ -139,15 +142,19 @@ fn matched(condition: &Match, all: &[Match]) -> String {
             String::new()
         }
         Match::Protocol(proto) => format!("meta l4proto {proto}"),
+        Match::NotProtocol(proto) => format!("meta l4proto != {proto}"),
+        Match::TcpSyn => "tcp flags & (fin | syn | rst | ack) == syn".to_owned(),
         Match::SourcePort(port) => format!("{} sport {port}", transport()),
         Match::DestPort(port) => format!("{} dport {port}", transport()),
         Match::DestPortIn(set) => format!("{} dport @{set}", transport()),
+        Match::IcmpType(kind) => format!("icmp type {kind}"),
         Match::Icmpv6Type(kind) => format!("icmpv6 type {kind}"),
         Match::HopLimit(hops) => format!("ip6 hoplimit {hops}"),
         Match::Mark { mask: u32::MAX, value } => format!("meta mark {value:#010x}"),
         Match::Mark { mask, value } => format!("meta mark & {mask:#010x} == {value:#010x}"),
         Match::SocketUser(uid) => format!("meta skuid {uid}"),
         Match::ConnNew => "ct state new".to_owned(),
+        Match::ConnDnat => "ct status dnat".to_owned(),
         Match::ConnReply => "ct direction reply".to_owned(),
         Match::ConnMark(bit) => format!("ct mark & {bit:#010x} == {bit:#010x}"),
     }
