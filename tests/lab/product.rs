@@ -1,0 +1,72 @@
+//! The system under test: the program itself, with a miniature root directory of its own.
+
+use super::Res;
+use super::ns::{Ns, directory};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Output;
+
+/// The program, acting on a router.
+pub struct Product {
+    binary: PathBuf,
+    root: PathBuf,
+    router: Ns,
+}
+
+impl Product {
+    /// For this router, with an empty root directory.
+    pub fn new(binary: impl Into<PathBuf>, router: &Ns) -> Res<Self> {
+        let root = directory("root")?;
+        fs::create_dir_all(root.join("etc/config"))?;
+        Ok(Self { binary: binary.into(), root, router: router.clone() })
+    }
+
+    /// Where the configuration is.
+    pub fn file(&self) -> PathBuf {
+        self.root.join("etc/config/vpn-killswitch")
+    }
+
+    /// Writes the configuration.
+    pub fn configure(&self, text: &str) -> Res<()> {
+        Ok(fs::write(self.file(), text)?)
+    }
+
+    /// Runs a command of the program; whatever its exit code is.
+    pub fn run(&self, args: &[&str]) -> Res<Output> {
+        let mut command = self.router.command(&self.binary);
+        command.arg("--root").arg(&self.root).args(["--platform", "generic"]).args(args);
+        command.output().map_err(|e| format!("{}: {e}", self.binary.display()).into())
+    }
+
+    /// Runs a command that must succeed; its standard output.
+    pub fn ok(&self, args: &[&str]) -> Res<String> {
+        let out = self.run(args)?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        if out.status.success() {
+            return Ok(text);
+        }
+        let err = String::from_utf8_lossy(&out.stderr);
+        Err(format!("vpn-killswitch {}: {}: {text}{err}", args.join(" "), out.status).into())
+    }
+}
+
+/// The configuration for the laboratory's router; `more` are further lines of the main section.
+pub fn configuration(router_mode: &str, more: &str) -> String {
+    format!(
+        "config killswitch 'main'\n\
+         \toption enabled '1'\n\
+         \tlist tunnel_device 'wg0'\n\
+         \tlist local_device 'br-lan'\n\
+         \tlist local_device 'br-guest'\n\
+         \toption router '{router_mode}'\n\
+         {more}\n\
+         config endpoint\n\
+         \toption host '203.0.113.10'\n\
+         \toption port '51820'\n\
+         \toption proto 'udp'\n\n\
+         config endpoint\n\
+         \toption host '2001:db8:113::10'\n\
+         \toption port '51820'\n\
+         \toption proto 'udp'\n"
+    )
+}

@@ -1,0 +1,118 @@
+//! Hosts that answer: UDP echo, TCP echo and a DNS server, so that flows are two-way and the
+//! router's connection tracking sees them as established.
+
+use super::Res;
+use super::ns::Ns;
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+/// How often a server looks whether it is to stop.
+const TURN: Duration = Duration::from_millis(100);
+
+/// Servers of one host; they stop when dropped.
+pub struct Servers {
+    stop: Arc<AtomicBool>,
+    /// Datagrams and connections that reached a socket.
+    pub heard: Arc<AtomicU32>,
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+impl Servers {
+    /// Starts UDP and TCP echo on each of these addresses and ports; port 53 answers DNS questions.
+    pub fn start(ns: &Ns, addresses: &[IpAddr], ports: &[u16]) -> Res<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let heard = Arc::new(AtomicU32::new(0));
+        for ip in addresses {
+            for port in ports {
+                let at = SocketAddr::from((*ip, *port));
+                let udp = ns.enter(|| UdpSocket::bind(at))?.map_err(|e| format!("{at}: {e}"))?;
+                let tcp = ns.enter(|| TcpListener::bind(at))?.map_err(|e| format!("{at}: {e}"))?;
+                let (s, h) = (Arc::clone(&stop), Arc::clone(&heard));
+                std::thread::spawn(move || answer_datagrams(&udp, &s, &h));
+                let (s, h) = (Arc::clone(&stop), Arc::clone(&heard));
+                std::thread::spawn(move || answer_connections(&tcp, &s, &h));
+            }
+        }
+        Ok(Self { stop, heard })
+    }
+}
+
+fn answer_datagrams(socket: &UdpSocket, stop: &AtomicBool, heard: &AtomicU32) -> io::Result<()> {
+    let dns = socket.local_addr()?.port() == 53;
+    socket.set_read_timeout(Some(TURN))?;
+    let mut buffer = [0; 2048];
+    while !stop.load(Ordering::Acquire) {
+        let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
+        heard.fetch_add(1, Ordering::Release);
+        // The asker may be unreachable by now; that is the scenario, not an error.
+        if dns {
+            drop(socket.send_to(&answer(&buffer[..len]), from));
+        } else {
+            drop(socket.send_to(&buffer[..len], from));
+        }
+    }
+    Ok(())
+}
+
+/// The answer to a DNS question: 192.0.2.80, or nothing for what is not an address.
+fn answer(question: &[u8]) -> Vec<u8> {
+    let mut a = question.to_vec();
+    if a.len() < 12 {
+        return a;
+    }
+    a[2] = 0x81;
+    a[3] = 0x80;
+    // One question, and no additional records: an EDNS record in the question is not repeated.
+    a[8..12].fill(0);
+    let mut end = 12;
+    while let Some(len) = question.get(end).filter(|len| **len != 0) {
+        end += usize::from(*len) + 1;
+    }
+    let Some(kind) = question.get(end + 1..end + 3) else { return a };
+    a.truncate(end + 5);
+    let is_a = kind == [0, 1];
+    a[6..8].copy_from_slice(&[0, u8::from(is_a)]);
+    if is_a {
+        a.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 192, 0, 2, 80]);
+    }
+    a
+}
+
+fn answer_connections(
+    listener: &TcpListener,
+    stop: &Arc<AtomicBool>,
+    heard: &Arc<AtomicU32>,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    while !stop.load(Ordering::Acquire) {
+        let Ok((mut stream, _)) = listener.accept() else {
+            std::thread::sleep(TURN / 10);
+            continue;
+        };
+        heard.fetch_add(1, Ordering::Release);
+        let stop = Arc::clone(stop);
+        std::thread::spawn(move || -> io::Result<()> {
+            stream.set_nonblocking(false)?;
+            stream.set_read_timeout(Some(TURN))?;
+            let mut buffer = [0; 4096];
+            while !stop.load(Ordering::Acquire) {
+                match stream.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(len) => stream.write_all(&buffer[..len])?,
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(())
+        });
+    }
+    Ok(())
+}
