@@ -8,22 +8,22 @@ use lab::Res;
 use lab::capture::Capture;
 use lab::ns::Ns;
 use lab::packet::{Mark, Packet};
-use lab::topology::{ECHO, Lab, Seen, Tunnel, connect, internet};
+use lab::topology::{Lab, Seen, Tunnel, connect, internet};
 use lab::traffic::{Flood, Flow, Kind, send};
 
 #[test]
 fn every_packet_is_counted_once_where_it_went() -> Res<()> {
     let mut lab = Lab::new(Tunnel::Veth)?;
     let watch = lab.watch()?;
-    let through = send(&lab.client, None, Flow::all_kinds(&internet(), ECHO), 100, 500)?;
+    let through = send(&lab.client, None, Flow::all_kinds(&internet()), 100, 500)?;
     lab.tunnel_down()?;
     lab.forget_connections()?;
-    let past = send(&lab.client, None, Flow::all_kinds(&internet(), ECHO), 100, 500)?;
+    let past = send(&lab.client, None, Flow::all_kinds(&internet()), 100, 500)?;
     lab.tunnel_delete()?;
     lab.tunnel_up()?;
     lab.ready()?;
     lab.forget_connections()?;
-    let again = send(&lab.client, None, Flow::all_kinds(&internet(), ECHO), 100, 500)?;
+    let again = send(&lab.client, None, Flow::all_kinds(&internet()), 100, 500)?;
     let seen = watch.finish()?;
     for (sent, in_tunnel) in [(&through, true), (&past, false), (&again, true)] {
         for flow in sent {
@@ -43,7 +43,7 @@ fn the_real_tunnel_hides_what_it_carries_and_comes_back() -> Res<()> {
     let mut lab = Lab::new(Tunnel::WireGuard)?;
     for _ in 0..2 {
         let watch = lab.watch()?;
-        let sent = send(&lab.client, None, Flow::all_kinds(&internet(), ECHO), 50, 250)?;
+        let sent = send(&lab.client, None, Flow::all_kinds(&internet()), 50, 250)?;
         let seen = watch.finish()?;
         let tally = seen.tally(&sent);
         assert_eq!((tally.tunnel, tally.leaked), (tally.sent, 0));

@@ -76,6 +76,9 @@ pub enum Tunnel {
 
 /// Port at which the internet host echoes.
 pub const ECHO: u16 = 7;
+/// A port at which nobody listens. Connection attempts made by hand go there: an accepted one
+/// would make the client's kernel, which knows nothing of it, send a reset of its own.
+pub const CLOSED: u16 = 9;
 
 /// The whole network.
 pub struct Lab {
@@ -325,6 +328,43 @@ impl Lab {
             internet: Capture::start(&self.internet, "eth0")?,
         })
     }
+}
+
+/// Starts a resolver on the router that asks these servers, and waits until it answers.
+pub fn start_resolver(lab: &Lab, servers: &[IpAddr]) -> Res<Daemon> {
+    let own = lan()[0];
+    let mut args: Vec<String> = [
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--pid-file=",
+        "--user=root",
+        "--group=root",
+        "--no-resolv",
+        "--no-hosts",
+        "--cache-size=0",
+        "--bind-interfaces",
+        "--all-servers",
+        // Answered by itself: tells when it is ready.
+        "--address=/ready.lab/192.0.2.1",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    args.push(format!("--listen-address={own}"));
+    args.extend(servers.iter().map(|s| format!("--server={s}")));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut daemon = lab.router.spawn("dnsmasq", &args, &[])?;
+    let answered = lab.client.enter(|| -> Res<()> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let question = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x05ready\x03lab\0\0\x01\0\x01";
+        wait_for("the resolver", 10.0, || {
+            drop(socket.send_to(question, (own, 53)));
+            socket.recv(&mut [0; 512]).is_ok()
+        })
+    })?;
+    daemon.alive()?;
+    answered?;
+    Ok(daemon)
 }
 
 /// Waits until `from` gets an answer from the echo port of `to`.

@@ -5,6 +5,7 @@
 
 use super::ns::Ns;
 use super::packet::{ICMP, ICMPV6, MARK_LEN, Mark, ODD, TCP};
+use super::topology::{CLOSED, ECHO};
 use super::{Res, wait_for};
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -55,13 +56,17 @@ impl Flow {
     }
 
     /// UDP, TCP, ICMP and an odd protocol to each of these addresses.
-    pub fn all_kinds(to: &[IpAddr], port: u16) -> Vec<Self> {
-        to.iter()
-            .flat_map(|ip| {
-                [Kind::Udp, Kind::Syn, Kind::Ping, Kind::Odd]
-                    .map(|kind| Self::new(kind, (*ip, port)))
-            })
-            .collect()
+    pub fn all_kinds(to: &[IpAddr]) -> Vec<Self> {
+        Self::kinds(to, &[Kind::Udp, Kind::Syn, Kind::Ping, Kind::Odd])
+    }
+
+    /// These kinds to each of these addresses: datagrams to the echo port, connection attempts to
+    /// a closed one.
+    pub fn kinds(to: &[IpAddr], kinds: &[Kind]) -> Vec<Self> {
+        let flow = |ip: &IpAddr, kind| {
+            Self::new(kind, (*ip, if kind == Kind::Syn { CLOSED } else { ECHO }))
+        };
+        to.iter().flat_map(|ip| kinds.iter().map(move |kind| flow(ip, *kind))).collect()
     }
 }
 

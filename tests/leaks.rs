@@ -1,0 +1,2 @@
+//! Leak tests (to come).
+fn main() {}
