@@ -1,2 +1,181 @@
-//! Leak tests (to come).
-fn main() {}
+//! Leak tests: real packets through a real router in network namespaces, judged by captures on
+//! the far side of its uplinks.
+//!
+//! Every scenario runs with the kill switch and, as its negative control, without: a suite that
+//! does not see the others leak proves nothing. At the end all counts are printed in one table,
+//! to be compared with the table of what other kill switches leak.
+//!
+//! A name is `scenario/system`. Arguments as for any Rust test: filters, `--exact`, `--list`,
+//! `--test-threads N`.
+
+#![allow(clippy::indexing_slicing, reason = "test code: a wrong index is a failed test")]
+#![allow(clippy::cast_possible_truncation, reason = "counts of a few thousand packets")]
+
+#[path = "leaks/forward.rs"]
+mod forward;
+#[path = "leaks/inbound.rs"]
+mod inbound;
+mod lab;
+#[path = "leaks/router.rs"]
+mod router;
+#[path = "leaks/stage.rs"]
+mod stage;
+#[path = "leaks/works.rs"]
+mod works;
+
+use stage::{Outcome, Scenario, Stage, System};
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+struct Job {
+    row: usize,
+    name: String,
+    scenario: &'static Scenario,
+    system: System,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::read();
+    let scenarios = forward::SCENARIOS
+        .iter()
+        .chain(router::SCENARIOS)
+        .chain(inbound::SCENARIOS)
+        .chain(works::SCENARIOS);
+    let mut jobs = Vec::new();
+    for (row, scenario) in scenarios.enumerate() {
+        for (system, _) in scenario.systems {
+            let name = format!("{}/{}", scenario.name, system.name());
+            if arguments.wants(&name) {
+                jobs.push(Job { row, name, scenario, system: *system });
+            }
+        }
+    }
+    if arguments.list {
+        jobs.iter().for_each(|job| println!("{}: test", job.name));
+        return ExitCode::SUCCESS;
+    }
+    // Before there are other threads: without root this starts the program again.
+    if let Err(e) = lab::ns::prepare() {
+        eprintln!("leaks: {e}");
+        return ExitCode::FAILURE;
+    }
+    let began = Instant::now();
+    println!("\nrunning {} tests", jobs.len());
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.threads {
+            scope.spawn(|| {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let result = run(job);
+                    match &result {
+                        Ok(outcome) => println!("test {} ... ok ({outcome})", job.name),
+                        Err(e) => println!("test {} ... FAILED\n    {e}", job.name),
+                    }
+                    let Ok(mut done) = done.lock() else { return };
+                    done.insert((job.row, job.system.column(), job.name.clone()), result);
+                }
+            });
+        }
+    });
+    let done = done.into_inner().unwrap_or_default();
+    table(&jobs, &done);
+    let failed: Vec<_> = done.iter().filter(|(_, result)| result.is_err()).collect();
+    for ((_, _, name), result) in &failed {
+        println!("---- {name}\n{}\n", result.as_ref().err().map_or("", String::as_str));
+    }
+    let good = failed.is_empty() && done.len() == jobs.len();
+    println!(
+        "test result: {}. {} passed; {} failed; finished in {:.2}s\n",
+        if good { "ok" } else { "FAILED" },
+        done.len() - failed.len(),
+        failed.len() + (jobs.len() - done.len()),
+        began.elapsed().as_secs_f64()
+    );
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One scenario on one system, in a laboratory of its own. A panic is a failure like any other.
+fn run(job: &Job) -> Result<Outcome, String> {
+    let caught = std::panic::catch_unwind(|| -> lab::Res<Outcome> {
+        let mut stage = Stage::new(job.system)?;
+        let outcome = (job.scenario.run)(&mut stage)?;
+        job.scenario.judge(job.system, &outcome)?;
+        Ok(outcome)
+    });
+    match caught {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(_) => Err("panicked".to_owned()),
+    }
+}
+
+type Done = BTreeMap<(usize, usize, String), Result<Outcome, String>>;
+
+/// All counts: rows are scenarios, columns are systems.
+fn table(jobs: &[Job], done: &Done) {
+    println!("\nLeaked packets (IPv4 + IPv6) of those that had no tunnel to go through\n");
+    let heads = ["no kill switch", "DD-WRT rule", "zones", "vpn-killswitch"];
+    print!("{:<34}", "");
+    heads.iter().for_each(|head| print!("{head:>16}"));
+    println!("\n{}", "─".repeat(34 + 16 * heads.len()));
+    let mut rows: Vec<usize> = jobs.iter().map(|job| job.row).collect();
+    rows.dedup();
+    for row in rows {
+        let Some(job) = jobs.iter().find(|job| job.row == row) else { continue };
+        print!("{:<34}", job.scenario.name);
+        for column in 0..heads.len() {
+            let cells: Vec<_> =
+                done.iter().filter(|(key, _)| (key.0, key.1) == (row, column)).collect();
+            let text = match cells.as_slice() {
+                [] => String::new(),
+                _ if cells.iter().any(|(_, result)| result.is_err()) => "FAILED".to_owned(),
+                // Several modes of the product share a column: the worst is shown.
+                _ => cells
+                    .iter()
+                    .filter_map(|(_, result)| result.as_ref().ok())
+                    .max_by_key(|outcome| outcome.leaked())
+                    .map(Outcome::cell)
+                    .unwrap_or_default(),
+            };
+            print!("{text:>16}");
+        }
+        println!();
+    }
+    println!();
+}
+
+/// The arguments that `cargo test` and its users give.
+struct Arguments {
+    filters: Vec<String>,
+    exact: bool,
+    list: bool,
+    threads: usize,
+}
+
+impl Arguments {
+    fn read() -> Self {
+        let mut found = Self { filters: Vec::new(), exact: false, list: false, threads: 3 };
+        let mut words = std::env::args().skip(1);
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--exact" => found.exact = true,
+                "--list" => found.list = true,
+                "--test-threads" => {
+                    let number = words.next().and_then(|n| n.parse().ok());
+                    found.threads = number.unwrap_or(found.threads).max(1);
+                }
+                // Those of the standard harness that mean nothing here.
+                _ if word.starts_with('-') => {}
+                _ => found.filters.push(word),
+            }
+        }
+        found
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.filters.is_empty()
+            || self.filters.iter().any(|f| if self.exact { name == f } else { name.contains(f) })
+    }
+}

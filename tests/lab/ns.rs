@@ -211,6 +211,14 @@ impl Ns {
         Ok(())
     }
 
+    /// Waits until a device is not only set up but working: until then it drops what it is given.
+    pub fn wait_up(&self, device: &str) -> Res<()> {
+        super::wait_for(&format!("{device} working"), 5.0, || {
+            let shown = self.sh(&format!("ip -br link show dev {device}"));
+            shown.is_ok_and(|line| line.split_whitespace().nth(1) == Some("UP"))
+        })
+    }
+
     /// Makes neighbour discovery on a device ask again soon: the first question may come before
     /// the other end of the cable is ready, and the next one only a second later.
     pub fn eager(&self, device: &str) -> Res<()> {

@@ -334,11 +334,10 @@ impl Lab {
 pub fn start_resolver(lab: &Lab, servers: &[IpAddr]) -> Res<Daemon> {
     let own = lan()[0];
     let mut args: Vec<String> = [
-        "--keep-in-foreground",
+        // No processes of its own for TCP questions: they would outlive it.
+        "--no-daemon",
         "--conf-file=/dev/null",
         "--pid-file=",
-        "--user=root",
-        "--group=root",
         "--no-resolv",
         "--no-hosts",
         "--cache-size=0",
@@ -394,8 +393,14 @@ table inet fw4 {
 		meta nfproto ipv4 oifname != { "br-lan", "br-guest", "br-iot" } masquerade
 		meta nfproto ipv6 oifname "wg0" masquerade
 	}
+	chain dstnat {
+		type nat hook prerouting priority dstnat; policy accept;
+		iifname "wan0" meta nfproto ipv4 udp dport 8080 dnat ip to 192.168.1.2:7
+	}
 }
 "#;
+/// The port on the uplink that the router forwards to the client's echo port.
+pub const FORWARDED: u16 = 8080;
 
 fn key(ns: &Ns) -> Res<(String, String)> {
     let out = ns.sh("k=$(wg genkey); echo $k; echo $k | wg pubkey")?;

@@ -1,0 +1,160 @@
+//! What the router itself sends: names, its own programs, the VPN server's address.
+
+use crate::lab::Res;
+use crate::lab::packet::{Mark, TCP, UDP};
+use crate::lab::topology::{
+    ECHO, ENDPOINT_PORT, Seen, endpoint, gateway, internet, lan, resolver, start_resolver,
+};
+use crate::lab::traffic::{Flow, Kind, can_become, question, send};
+use crate::stage::Expect::{AllLeak, Tight};
+use crate::stage::System::{DdWrt, None, Product, Zones};
+use crate::stage::{AFTER, Outcome, RATE, STRICT, Scenario, Setting, Stage, missing};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, TcpStream};
+use std::time::Duration;
+
+const DNS: crate::stage::System = Product(Setting::Dns);
+/// Some user without privileges.
+const NOBODY: u32 = 65534;
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "router::resolver_asks_provider",
+        run: resolver_asks_provider,
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, AllLeak),
+            (Zones, AllLeak),
+            (STRICT, Tight),
+            (DNS, Tight),
+        ],
+    },
+    Scenario {
+        name: "router::dns_and_dot_of_any_process",
+        run: dns_of_any_process,
+        systems: &[(None, AllLeak), (Zones, AllLeak), (STRICT, Tight), (DNS, Tight)],
+    },
+    Scenario {
+        name: "router::own_traffic",
+        run: own_traffic,
+        systems: &[(None, AllLeak), (DdWrt, AllLeak), (Zones, AllLeak), (STRICT, Tight)],
+    },
+    Scenario {
+        name: "router::endpoint_other_ports",
+        run: endpoint_other_ports,
+        systems: &[(None, AllLeak), (DdWrt, AllLeak), (Zones, AllLeak), (STRICT, Tight)],
+    },
+];
+
+/// The client asks the router; the router's resolver knows only the provider's servers, one of
+/// them on the uplink itself.
+fn resolver_asks_provider(stage: &mut Stage) -> Res<Outcome> {
+    let servers: Vec<IpAddr> = [resolver(), gateway()].concat();
+    let _dnsmasq = start_resolver(&stage.lab, &servers)?;
+    stage.engage()?;
+    let watch = stage.lab.watch()?;
+    let flow = || vec![Flow::new(Kind::Dns, (lan()[0], 53))];
+    let up = send(&stage.lab.client, Option::None, flow(), AFTER, RATE)?;
+    stage.lab.tunnel_down()?;
+    let mut sent = send(&stage.lab.client, Option::None, flow(), AFTER, RATE)?;
+    sent.extend(up.clone());
+    ask_by_tcp(stage)?;
+    let seen = watch.finish()?;
+    // While the tunnel is up, the server that lies behind it gets every question.
+    let asked = Seen::distinct(&seen.vpn, &up);
+    if asked != up[0].sent {
+        return Err(missing(&up[0], up[0].sent, asked));
+    }
+    stage.verify()?;
+    let by_tcp = seen.strays().any(|p| p.proto == TCP && p.dport == 53);
+    if stage.system.is_control() && !by_tcp {
+        return Err("the control asked nothing by TCP: nothing was tested".into());
+    }
+    Ok(Outcome::count(seen.strays(), &sent, 0))
+}
+
+/// A few questions by TCP. The resolver may not answer when its servers are out of reach.
+fn ask_by_tcp(stage: &Stage) -> Res<()> {
+    stage.lab.client.enter(|| -> Res<()> {
+        for seq in 0..2 {
+            let question = question(Mark { flow: 0, seq });
+            let mut stream =
+                TcpStream::connect_timeout(&(lan()[0], 53).into(), Duration::from_secs(2))?;
+            stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+            stream.write_all(&(question.len() as u16).to_be_bytes())?;
+            stream.write_all(&question)?;
+            let _no_answer_is_no_error = stream.read(&mut [0; 512]);
+        }
+        Ok(())
+    })?
+}
+
+/// Floods from the router as root and as nobody, with the tunnel down.
+fn as_root_and_nobody(stage: &mut Stage, root: Vec<Flow>, nobody: Vec<Flow>) -> Res<Outcome> {
+    if !can_become(NOBODY) {
+        return Err("not run: cannot become another user in this user namespace".into());
+    }
+    stage.engage()?;
+    stage.lab.tunnel_down()?;
+    let watch = stage.lab.watch()?;
+    let mut sent = send(&stage.lab.router, Option::None, root, AFTER, RATE)?;
+    sent.extend(send(&stage.lab.router, Some(NOBODY), nobody, AFTER, RATE)?);
+    let seen = watch.finish()?;
+    stage.verify()?;
+    Ok(Outcome::count(seen.strays(), &sent, 0))
+}
+
+fn dns_of_any_process(stage: &mut Stage) -> Res<Outcome> {
+    let flows = || -> Vec<Flow> {
+        let servers = [resolver(), gateway()].concat();
+        let ports = [(Kind::Udp, 53), (Kind::Connect, 53), (Kind::Udp, 853), (Kind::Connect, 853)];
+        servers
+            .iter()
+            .flat_map(|ip| ports.map(|(kind, port)| Flow::new(kind, (*ip, port))))
+            .collect()
+    };
+    // An unmarked attempt is known by its address and port only, so root's come by hand.
+    let by_hand =
+        |f: Flow| Flow::new(if f.kind == Kind::Connect { Kind::Syn } else { f.kind }, f.to);
+    let root = flows().into_iter().map(by_hand).collect();
+    as_root_and_nobody(stage, root, flows())
+}
+
+fn own_traffic(stage: &mut Stage) -> Res<Outcome> {
+    let nobody = internet()
+        .into_iter()
+        .flat_map(|ip| [Flow::new(Kind::Udp, (ip, ECHO)), Flow::new(Kind::Connect, (ip, 11))])
+        .collect();
+    as_root_and_nobody(stage, Flow::all_kinds(&internet()), nobody)
+}
+
+/// The VPN server may be shared: its address is open for the tunnel's own port only.
+fn endpoint_other_ports(stage: &mut Stage) -> Res<Outcome> {
+    let other = ENDPOINT_PORT + 1;
+    let mut root = Flow::all_kinds(&endpoint());
+    root.extend(endpoint().map(|ip| Flow::new(Kind::Udp, (ip, other))));
+    root.extend(endpoint().map(|ip| Flow::new(Kind::Syn, (ip, ENDPOINT_PORT))));
+    let nobody = endpoint()
+        .into_iter()
+        .flat_map(|ip| [Flow::new(Kind::Udp, (ip, other)), Flow::new(Kind::Connect, (ip, other))])
+        .collect();
+    let outcome = as_root_and_nobody(stage, root, nobody)?;
+    // And the tunnel's own port is open, or no tunnel would ever come back.
+    let watch = stage.lab.watch()?;
+    let own = endpoint().map(|ip| Flow::new(Kind::Udp, (ip, ENDPOINT_PORT))).to_vec();
+    let sent = send(&stage.lab.router, Option::None, own, AFTER, RATE)?;
+    let seen = watch.finish()?;
+    for s in &sent {
+        let to_endpoint: Vec<_> = seen
+            .uplink
+            .iter()
+            .filter(|p| p.is_to(&endpoint(), UDP, ENDPOINT_PORT))
+            .cloned()
+            .collect();
+        let arrived = Seen::distinct(&to_endpoint, std::slice::from_ref(s));
+        if arrived != s.sent {
+            return Err(missing(s, s.sent, arrived));
+        }
+    }
+    Ok(outcome)
+}
