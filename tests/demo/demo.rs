@@ -11,7 +11,9 @@ mod lab;
 
 use lab::Res;
 use lab::product::{Product, configuration};
-use lab::topology::{ECHO, Lab, Seen, Tunnel, Watch, internet, lan, resolver, start_resolver};
+use lab::topology::{
+    ECHO, Lab, Seen, Tunnel, Watch, internet, lan, resolver, resolver_idle, start_resolver,
+};
 use lab::traffic::{Flood, Flow, Kind, Sent};
 use std::io::{IsTerminal as _, Write as _};
 use std::net::IpAddr;
@@ -171,7 +173,7 @@ fn story(paint: &Paint, binary: Option<PathBuf>) -> Res<Vec<Count>> {
     lab.tunnel_delete()?;
     flood.more(COUNT / 2)?;
     step(&mut counts, watch, &flood.stop()?)?;
-    show_status(paint, product.as_ref())?;
+    show_status(paint, product.as_ref(), true)?;
 
     for family in internet() {
         let watch = lab.watch()?;
@@ -185,6 +187,7 @@ fn story(paint: &Paint, binary: Option<PathBuf>) -> Res<Vec<Count>> {
 
     let watch = lab.watch()?;
     let sent = send(&lab.client, vec![Flow::new(Kind::Dns, (lan()[0], 53))])?;
+    resolver_idle(&lab)?;
     step(&mut counts, watch, &sent)?;
 
     let watch = lab.watch()?;
@@ -202,7 +205,7 @@ fn story(paint: &Paint, binary: Option<PathBuf>) -> Res<Vec<Count>> {
     let watch = lab.watch()?;
     let sent = send(&lab.client, browsing(&internet()))?;
     step(&mut counts, watch, &sent)?;
-    show_status(paint, product.as_ref())?;
+    show_status(paint, product.as_ref(), false)?;
     Ok(counts)
 }
 
@@ -215,15 +218,17 @@ fn switch_on(paint: &Paint, lab: &Lab, binary: PathBuf) -> Res<Product> {
     quote(paint, &text.replace('\t', "    "));
     println!("     $ vpn-killswitch enable");
     quote(paint, &product.ok(&["enable"])?);
-    show_status(paint, Some(&product))?;
+    show_status(paint, Some(&product), false)?;
     Ok(product)
 }
 
-fn show_status(paint: &Paint, product: Option<&Product>) -> Res<()> {
+/// Shows what the program says of itself: its first line, or all.
+fn show_status(paint: &Paint, product: Option<&Product>, all: bool) -> Res<()> {
     let Some(product) = product else { return Ok(()) };
-    println!("     $ vpn-killswitch status");
     // Its exit code tells the posture; here its words are shown.
-    quote(paint, &String::from_utf8_lossy(&product.run(&["status"])?.stdout));
+    let text = String::from_utf8_lossy(&product.run(&["status"])?.stdout).into_owned();
+    println!("     $ vpn-killswitch status{}", if all { "" } else { " | head -n 1" });
+    quote(paint, if all { &text } else { text.lines().next().unwrap_or_default() });
     Ok(())
 }
 

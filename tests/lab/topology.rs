@@ -352,18 +352,24 @@ pub fn start_resolver(lab: &Lab, servers: &[IpAddr]) -> Res<Daemon> {
     args.extend(servers.iter().map(|s| format!("--server={s}")));
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let mut daemon = lab.router.spawn("dnsmasq", &args, &[])?;
-    let answered = lab.client.enter(|| -> Res<()> {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-        let question = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x05ready\x03lab\0\0\x01\0\x01";
-        wait_for("the resolver", 10.0, || {
-            drop(socket.send_to(question, (own, 53)));
-            socket.recv(&mut [0; 512]).is_ok()
-        })
-    })?;
+    let answered = resolver_idle(lab);
     daemon.alive()?;
     answered?;
     Ok(daemon)
+}
+
+/// Waits until the resolver has dealt with everything it was asked before: it takes questions in
+/// order, and answers this one by itself.
+pub fn resolver_idle(lab: &Lab) -> Res<()> {
+    lab.client.enter(|| -> Res<()> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let question = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x05ready\x03lab\0\0\x01\0\x01";
+        wait_for("the resolver", 10.0, || {
+            drop(socket.send_to(question, (lan()[0], 53)));
+            socket.recv(&mut [0; 512]).is_ok()
+        })
+    })?
 }
 
 /// Waits until `from` gets an answer from the echo port of `to`.

@@ -3,7 +3,8 @@
 use crate::lab::Res;
 use crate::lab::packet::{Mark, TCP, UDP};
 use crate::lab::topology::{
-    ECHO, ENDPOINT_PORT, Seen, endpoint, gateway, internet, lan, resolver, start_resolver,
+    ECHO, ENDPOINT_PORT, Seen, endpoint, gateway, internet, lan, resolver, resolver_idle,
+    start_resolver,
 };
 use crate::lab::traffic::{Flow, Kind, can_become, question, send};
 use crate::stage::Expect::{AllLeak, Tight};
@@ -55,8 +56,10 @@ fn resolver_asks_provider(stage: &mut Stage) -> Res<Outcome> {
     let watch = stage.lab.watch()?;
     let flow = || vec![Flow::new(Kind::Dns, (lan()[0], 53))];
     let up = send(&stage.lab.client, Option::None, flow(), AFTER, RATE)?;
+    resolver_idle(&stage.lab)?;
     stage.lab.tunnel_down()?;
     let mut sent = send(&stage.lab.client, Option::None, flow(), AFTER, RATE)?;
+    resolver_idle(&stage.lab)?;
     sent.extend(up.clone());
     ask_by_tcp(stage)?;
     let seen = watch.finish()?;

@@ -2,7 +2,7 @@
 //! be switched off.
 
 use crate::lab::capture::Capture;
-use crate::lab::ns::Ns;
+use crate::lab::ns::{Ns, directory};
 use crate::lab::packet::{ICMP, ICMPV6, Packet, TCP};
 use crate::lab::server::Servers;
 use crate::lab::topology::{ECHO, Seen, client, gateway, internet, lan, tunnel_peer, uplink};
@@ -19,6 +19,11 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "works::lan_and_management",
         run: lan_and_management,
+        systems: &[(None, Tight), (STRICT, Tight)],
+    },
+    Scenario {
+        name: "works::clients_get_leases",
+        run: clients_get_leases,
         systems: &[(None, Tight), (STRICT, Tight)],
     },
     Scenario {
@@ -96,6 +101,37 @@ fn lan_and_management(stage: &mut Stage) -> Res<Outcome> {
             }
         }
         stage.lab.tunnel_down()?;
+    }
+    stage.verify()?;
+    Ok(Outcome::count(watch.finish()?.strays(), &[], 0))
+}
+
+/// A real DHCP client in the LAN and a real server on the router, with the tunnel down.
+fn clients_get_leases(stage: &mut Stage) -> Res<Outcome> {
+    let leases = directory("leases")?.join("leases");
+    let file = format!("--dhcp-leasefile={}", leases.display());
+    let args = [
+        "--no-daemon",
+        "--conf-file=/dev/null",
+        "--pid-file=",
+        "--user=root",
+        "--port=0",
+        "--interface=br-lan",
+        "--dhcp-range=192.168.1.100,192.168.1.200,5m",
+        "--dhcp-authoritative",
+        "--no-ping",
+        &file,
+    ];
+    stage.engage()?;
+    stage.lab.tunnel_down()?;
+    let watch = stage.lab.watch()?;
+    let mut server = stage.lab.router.spawn("dnsmasq", &args, &[])?;
+    // The client asks again and again until the server is there.
+    let asked = stage.lab.client.sh("busybox udhcpc -i eth0 -n -q -f -t 20 -T 1 -s /bin/true 2>&1");
+    server.alive()?;
+    asked.map_err(|e| format!("{e}\n{}", server.said()))?;
+    if !std::fs::read_to_string(&leases)?.contains(" 192.168.1.1") {
+        return Err("no lease was given".into());
     }
     stage.verify()?;
     Ok(Outcome::count(watch.finish()?.strays(), &[], 0))
