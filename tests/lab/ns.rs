@@ -67,8 +67,12 @@ fn become_root() -> Res<()> {
     if std::env::var_os(INSIDE).is_some() {
         return Err("not root inside a user namespace either".into());
     }
+    // With other users besides root where this user has been given some.
+    let map = ["--user", "--map-root-user", "--map-auto"];
+    let others = Command::new("unshare").args(map).arg("true").output();
+    let others = others.is_ok_and(|out| out.status.success());
     let mut again = Command::new("unshare");
-    again.args(["--user", "--map-root-user", "--mount", "--"]);
+    again.args(if others { &map[..] } else { &map[..2] }).args(["--mount", "--"]);
     again.arg(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(INSIDE, "1");
     Err(format!("not root, and no user namespace: {}", again.exec()).into())
 }

@@ -120,7 +120,9 @@ pub fn connect(a: &Ns, a_name: &str, b: &Ns, b_name: &str) -> Res<()> {
     ))?;
     b.ip(&format!("link set {b_name} up\n"))?;
     a.eager(a_name)?;
-    b.eager(b_name)
+    b.eager(b_name)?;
+    a.wait_up(a_name)?;
+    b.wait_up(b_name)
 }
 
 impl Lab {

@@ -237,23 +237,29 @@ fn new_uplink(stage: &mut Stage) -> Res<Outcome> {
     let before = flood.now();
     hold.ip(&format!("link set usb0 netns {}\n", lab.router.path()))?;
     lab.router.eager("usb0")?;
-    lab.router.ip("link set usb0 up\n\
-                   addr add 100.64.8.2/24 dev usb0\n\
+    lab.router.ip("link set usb0 up\n")?;
+    // A default router that does not answer at once is not asked again for a minute (IPv6).
+    lab.router.wait_up("usb0")?;
+    lab.provider.wait_up("isp1")?;
+    lab.router.ip("addr add 100.64.8.2/24 dev usb0\n\
                    addr add 2001:db8:65::2/64 dev usb0 nodad\n\
                    route add default via 100.64.8.1 dev usb0 metric 1\n\
                    route add default via 2001:db8:65::1 dev usb0 metric 1\n")?;
-    lab.router.wait_up("usb0")?;
+    let after = flood.now();
     flood.more(AFTER)?;
     let sent = flood.stop()?;
     let seen = watch.finish()?;
     stage.verify()?;
-    Ok(Outcome::count(seen.strays(), &sent, before))
+    Ok(Outcome::count(seen.strays(), &sent, before).over_at(after, &sent))
 }
 
 fn rename(stage: &mut Stage) -> Res<()> {
     stage.lab.router.ip("link set wan0 down\n\
                          link set wan0 name pppoe-wan\n\
                          link set pppoe-wan up\n")?;
+    stage.lab.router.wait_up("pppoe-wan")?;
+    stage.lab.provider.wait_up("isp0")?;
+    stage.lab.router.eager("pppoe-wan")?;
     stage.lab.uplink_up("pppoe-wan")?;
     stage.lab.tunnel_down()
 }

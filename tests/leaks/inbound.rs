@@ -85,6 +85,7 @@ fn tunnel_address(stage: &mut Stage) -> Res<Outcome> {
                 outcome.flows.push(FlowCount {
                     flow: sent[0].flow.clone(),
                     exposed: sent[0].sent,
+                    after: sent[0].sent,
                     leaked: count - heard - probes,
                 });
             }
