@@ -8,8 +8,9 @@ use lab::Res;
 use lab::capture::Capture;
 use lab::ns::Ns;
 use lab::packet::{Mark, Packet};
-use lab::topology::{Lab, Seen, Tunnel, connect, internet};
+use lab::topology::{Lab, Tunnel, connect, internet};
 use lab::traffic::{Flood, Flow, Kind, send};
+use lab::watch::Seen;
 
 #[test]
 fn every_packet_is_counted_once_where_it_went() -> Res<()> {

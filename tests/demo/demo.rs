@@ -11,10 +11,10 @@ mod lab;
 
 use lab::Res;
 use lab::product::{Product, configuration};
-use lab::topology::{
-    ECHO, Lab, Seen, Tunnel, Watch, internet, lan, resolver, resolver_idle, start_resolver,
-};
+use lab::server::{resolver_idle, start_resolver};
+use lab::topology::{ECHO, Lab, Tunnel, internet, lan, resolver};
 use lab::traffic::{Flood, Flow, Kind, Sent};
+use lab::watch::{Seen, Watch};
 use std::io::{IsTerminal as _, Write as _};
 use std::net::IpAddr;
 use std::path::PathBuf;

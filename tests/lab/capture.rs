@@ -51,11 +51,6 @@ impl Capture {
         Ok(Self { device, socket, fence, index, state, thread: Some(thread) })
     }
 
-    /// What has been seen so far.
-    pub fn so_far(&self) -> Vec<Packet> {
-        self.state.packets.lock().unwrap().clone()
-    }
-
     /// Polls until a packet like this has been seen.
     pub fn wait(&self, what: &str, seconds: f64, like: impl Fn(&Packet) -> bool) -> Res<()> {
         wait_for(what, seconds, || self.state.packets.lock().unwrap().iter().any(&like))

@@ -28,6 +28,7 @@ pub mod product;
 pub mod server;
 pub mod topology;
 pub mod traffic;
+pub mod watch;
 
 /// Any failure of the laboratory itself; it always fails the test.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -1,8 +1,9 @@
 //! Hosts that answer: UDP echo, TCP echo and a DNS server, so that flows are two-way and the
-//! router's connection tracking sees them as established.
+//! router's connection tracking sees them as established; and the router's own resolver.
 
-use super::Res;
-use super::ns::Ns;
+use super::ns::{Daemon, Ns};
+use super::topology::{Lab, lan};
+use super::{Res, wait_for};
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
@@ -115,4 +116,46 @@ fn answer_connections(
         });
     }
     Ok(())
+}
+
+/// Starts a resolver on the router that asks these servers, and waits until it answers.
+pub fn start_resolver(lab: &Lab, servers: &[IpAddr]) -> Res<Daemon> {
+    let own = lan()[0];
+    let mut args: Vec<String> = [
+        // No processes of its own for TCP questions: they would outlive it.
+        "--no-daemon",
+        "--conf-file=/dev/null",
+        "--pid-file=",
+        "--no-resolv",
+        "--no-hosts",
+        "--cache-size=0",
+        "--bind-interfaces",
+        "--all-servers",
+        // Answered by itself: tells when it is ready.
+        "--address=/ready.lab/192.0.2.1",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    args.push(format!("--listen-address={own}"));
+    args.extend(servers.iter().map(|s| format!("--server={s}")));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut daemon = lab.router.spawn("dnsmasq", &args, &[])?;
+    let answered = resolver_idle(lab);
+    daemon.alive()?;
+    answered?;
+    Ok(daemon)
+}
+
+/// Waits until the resolver has dealt with everything it was asked before: it takes questions in
+/// order, and answers this one by itself.
+pub fn resolver_idle(lab: &Lab) -> Res<()> {
+    lab.client.enter(|| -> Res<()> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let question = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x05ready\x03lab\0\0\x01\0\x01";
+        wait_for("the resolver", 10.0, || {
+            drop(socket.send_to(question, (lan()[0], 53)));
+            socket.recv(&mut [0; 512]).is_ok()
+        })
+    })?
 }

@@ -11,13 +11,9 @@
 //! once LAN → WAN forwarding is on, and its default routes prefer the tunnel and fall back to the
 //! uplink. What closes it is the system under test.
 
-use super::capture::Capture;
 use super::ns::{Daemon, Ns};
-use super::packet::{Packet, UDP};
 use super::server::Servers;
-use super::traffic::Sent;
 use super::{Error, Res, wait_for};
-use std::collections::HashSet;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -321,57 +317,6 @@ impl Lab {
     pub fn forget_connections(&self) -> Res<()> {
         self.router.sh("conntrack -F 2>&1").map(drop)
     }
-
-    /// Begins to watch the uplinks, the VPN server's way out and the internet host.
-    pub fn watch(&self) -> Res<Watch> {
-        Ok(Watch {
-            uplinks: vec![Capture::start(&self.provider, "isp0")?],
-            vpn: Capture::start(&self.vpn, "eth0")?,
-            internet: Capture::start(&self.internet, "eth0")?,
-        })
-    }
-}
-
-/// Starts a resolver on the router that asks these servers, and waits until it answers.
-pub fn start_resolver(lab: &Lab, servers: &[IpAddr]) -> Res<Daemon> {
-    let own = lan()[0];
-    let mut args: Vec<String> = [
-        // No processes of its own for TCP questions: they would outlive it.
-        "--no-daemon",
-        "--conf-file=/dev/null",
-        "--pid-file=",
-        "--no-resolv",
-        "--no-hosts",
-        "--cache-size=0",
-        "--bind-interfaces",
-        "--all-servers",
-        // Answered by itself: tells when it is ready.
-        "--address=/ready.lab/192.0.2.1",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    args.push(format!("--listen-address={own}"));
-    args.extend(servers.iter().map(|s| format!("--server={s}")));
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let mut daemon = lab.router.spawn("dnsmasq", &args, &[])?;
-    let answered = resolver_idle(lab);
-    daemon.alive()?;
-    answered?;
-    Ok(daemon)
-}
-
-/// Waits until the resolver has dealt with everything it was asked before: it takes questions in
-/// order, and answers this one by itself.
-pub fn resolver_idle(lab: &Lab) -> Res<()> {
-    lab.client.enter(|| -> Res<()> {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-        let question = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x05ready\x03lab\0\0\x01\0\x01";
-        wait_for("the resolver", 10.0, || {
-            drop(socket.send_to(question, (lan()[0], 53)));
-            socket.recv(&mut [0; 512]).is_ok()
-        })
-    })?
 }
 
 /// Waits until `from` gets an answer from the echo port of `to`.
@@ -434,82 +379,4 @@ fn configure(ns: &Ns, device: &str, text: &str) -> Res<()> {
     let file = super::ns::directory("wg")?.join("conf");
     std::fs::write(&file, text)?;
     ns.sh(&format!("wg setconf {device} {}", file.display())).map(drop)
-}
-
-/// Captures of all places that matter.
-pub struct Watch {
-    uplinks: Vec<Capture>,
-    vpn: Capture,
-    internet: Capture,
-}
-
-impl Watch {
-    /// Watches another uplink, by its far end in `ns`.
-    pub fn also(&mut self, ns: &Ns, device: &str) -> Res<()> {
-        self.uplinks.push(Capture::start(ns, device)?);
-        Ok(())
-    }
-
-    /// Lets everything arrive and stops.
-    pub fn finish(self) -> Res<Seen> {
-        let incoming = |c: Capture| -> Res<Vec<Packet>> {
-            Ok(c.finish()?.into_iter().filter(|p| !p.outgoing).collect())
-        };
-        let mut uplink = Vec::new();
-        for capture in self.uplinks {
-            uplink.extend(incoming(capture)?);
-        }
-        let vpn = self.vpn.finish()?.into_iter().filter(|p| p.outgoing).collect();
-        Ok(Seen { uplink, vpn, internet: incoming(self.internet)? })
-    }
-}
-
-/// What was seen where.
-pub struct Seen {
-    /// Everything that came out of the router's uplinks.
-    pub uplink: Vec<Packet>,
-    /// Everything that the VPN server sent on.
-    pub vpn: Vec<Packet>,
-    /// Everything that reached the internet host.
-    pub internet: Vec<Packet>,
-}
-
-/// The count of one step.
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-pub struct Tally {
-    /// Packets that the sources tried to send.
-    pub sent: u32,
-    /// Of these, how many went on from the VPN server.
-    pub tunnel: u32,
-    /// Packets on the uplink that had no business there.
-    pub leaked: u32,
-}
-
-impl Seen {
-    /// Packets on the uplink that are neither for the VPN endpoint nor housekeeping. A marked
-    /// packet has no business there even if it is addressed to the endpoint.
-    pub fn strays(&self) -> impl Iterator<Item = &Packet> {
-        self.uplink.iter().filter(|p| {
-            let tunnel = p.is_to(&endpoint(), UDP, ENDPOINT_PORT) && p.mark.is_none();
-            !(tunnel || p.is_housekeeping())
-        })
-    }
-
-    /// How many different packets of these flows are among `packets`.
-    pub fn distinct(packets: &[Packet], sent: &[Sent]) -> u32 {
-        let flows: HashSet<u16> = sent.iter().map(|s| s.flow.id).collect();
-        let of_flows = packets.iter().filter(|p| !p.is_icmp_error());
-        let marks: HashSet<_> =
-            of_flows.filter_map(|p| p.mark).filter(|m| flows.contains(&m.flow)).collect();
-        marks.len() as u32
-    }
-
-    /// Counts a step in which these flows were sent.
-    pub fn tally(&self, sent: &[Sent]) -> Tally {
-        Tally {
-            sent: sent.iter().map(|s| s.sent).sum(),
-            tunnel: Self::distinct(&self.vpn, sent),
-            leaked: self.strays().count() as u32,
-        }
-    }
 }

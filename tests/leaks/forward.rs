@@ -2,8 +2,9 @@
 
 use crate::lab::Res;
 use crate::lab::ns::Ns;
-use crate::lab::topology::{ENDPOINT_PORT, OPEN_ROUTER, Seen, connect, endpoint, internet};
+use crate::lab::topology::{ENDPOINT_PORT, OPEN_ROUTER, connect, endpoint, internet};
 use crate::lab::traffic::{Flood, Flow, Kind, send};
+use crate::lab::watch::Seen;
 use crate::stage::Expect::{AllLeak, SomeLeak, Tight};
 use crate::stage::System::{DdWrt, None, Zones};
 use crate::stage::{AFTER, BEFORE, Outcome, RATE, STRICT, Scenario, Stage, missing};

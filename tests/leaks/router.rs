@@ -2,11 +2,10 @@
 
 use crate::lab::Res;
 use crate::lab::packet::{Mark, TCP, UDP};
-use crate::lab::topology::{
-    ECHO, ENDPOINT_PORT, Seen, endpoint, gateway, internet, lan, resolver, resolver_idle,
-    start_resolver,
-};
+use crate::lab::server::{resolver_idle, start_resolver};
+use crate::lab::topology::{ECHO, ENDPOINT_PORT, endpoint, gateway, internet, lan, resolver};
 use crate::lab::traffic::{Flow, Kind, can_become, question, send};
+use crate::lab::watch::Seen;
 use crate::stage::Expect::{AllLeak, Tight};
 use crate::stage::System::{DdWrt, None, Product, Zones};
 use crate::stage::{AFTER, Outcome, RATE, STRICT, Scenario, Setting, Stage, missing};

@@ -4,8 +4,9 @@
 use crate::lab::ns::Ns;
 use crate::lab::packet::{Packet, TCP};
 use crate::lab::product::{Product, configuration};
-use crate::lab::topology::{Lab, OPEN_ROUTER, Seen, Tunnel};
+use crate::lab::topology::{Lab, OPEN_ROUTER, Tunnel};
 use crate::lab::traffic::{Flood, Flow, Kind, Sent};
+use crate::lab::watch::Seen;
 use crate::lab::{Error, Res};
 use std::fmt;
 
