@@ -13,7 +13,9 @@ use crate::config::{self, Config, edit, uci};
 use crate::lock;
 use crate::observe::Observed;
 use crate::policy::{self, Policy, Warning};
-use crate::ruleset::{self, Ruleset, build::BLOCKED, build::PAUSED, build::PAUSED_DEVICES};
+use crate::ruleset::{
+    self, Ruleset, build::BLOCKED, build::PAUSED, build::PAUSED_DEVICES, build::TUNNEL_ADDRS,
+};
 use crate::status::{self, Readback, Status};
 
 /// Why an operation failed. What was in force still is.
@@ -255,7 +257,12 @@ fn read_back(wanted: Option<&Ruleset>) -> Result<Readback, Error> {
     let mut out = Readback::default();
     match wanted {
         Some(ruleset) => {
-            let changes = nft.check(ruleset)?;
+            let mut changes = nft.check(ruleset)?;
+            // A tunnel that went down has lost its addresses; refusing what is sent to them still is
+            // no difference that matters. The next apply takes them out.
+            changes.retain(|c| {
+                !matches!(c, Change::DelElements(set, _) if TUNNEL_ADDRS.contains(&set.name.as_str()))
+            });
             out.installed = !changes.contains(&Change::AddTable);
             let (optional, real): (Vec<_>, Vec<_>) =
                 changes.iter().partition(|c| c.is_optional() && out.installed);

@@ -23,12 +23,9 @@ fn switched(text: &str) -> String {
         return text.to_owned();
     }
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
-    match first.strip_prefix("config killswitch") {
-        Some(name) if name.is_empty() => {
-            format!("config 'killswitch' ; option enabled '0'\n{rest}")
-        }
-        Some(_) => format!("{first} ; option enabled '0'\n{rest}"),
-        None => text.to_owned(),
+    match first.starts_with("config killswitch '") {
+        true => format!("{first} ; option enabled '0'\n{rest}"),
+        false => text.to_owned(),
     }
 }
 

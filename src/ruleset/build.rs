@@ -15,6 +15,9 @@ use Guarantee::{G1, G2, G3, G8, G9, G10, G11};
 pub const TUNNELS: &str = "tunnels";
 /// Devices that lead to a local network.
 pub const LOCALS: &str = "locals";
+/// The router's addresses on tunnels, by family digit. Rules only refuse by them, so an address that
+/// is still in here when the tunnel has lost it closes too much, never too little.
+pub const TUNNEL_ADDRS: [&str; 2] = ["tunnel_addr4", "tunnel_addr6"];
 /// Clients that were refused, by family digit.
 pub const BLOCKED: [&str; 2] = ["blocked4", "blocked6"];
 /// Local devices whose clients are paused.
@@ -59,8 +62,7 @@ impl Builder<'_> {
     /// G9: a packet for a tunnel's address that comes in anywhere else.
     fn inbound(&mut self) -> Chain {
         let mut rules = Vec::new();
-        for family in Family::BOTH {
-            let name = format!("tunnel_addr{}", family.digit());
+        for (family, name) in Family::BOTH.into_iter().zip(TUNNEL_ADDRS) {
             let set = self.add(Set::hosts(name, key_of(family), &self.policy.tunnel_addrs));
             rules.push(rule(
                 format!("in_tunnel_addr{}", family.digit()),

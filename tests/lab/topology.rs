@@ -349,6 +349,7 @@ table inet fw4 {
 	chain dstnat {
 		type nat hook prerouting priority dstnat; policy accept;
 		iifname "wan0" meta nfproto ipv4 udp dport 8080 dnat ip to 192.168.1.2:7
+		iifname "wan0" meta nfproto ipv6 udp dport 8080 dnat ip6 to [2001:db8:1:1::2]:7
 	}
 }
 "#;

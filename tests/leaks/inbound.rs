@@ -27,29 +27,36 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Somebody on the internet talks to the client through a forwarded port (IPv4) or directly
-/// (IPv6); the answers would leave in clear.
+/// Somebody on the internet talks to the client through a forwarded port, and directly over IPv6;
+/// the answers would leave in clear. With `port_forward_replies` those of the forwarded port may,
+/// and those that no port forward let in may not.
 fn port_forward_answers(stage: &mut Stage) -> Res<Outcome> {
     let _client = Servers::start(&stage.lab.client, &client(), &[ECHO])?;
     stage.engage()?;
     stage.lab.tunnel_down()?;
     let watch = stage.lab.watch()?;
-    let flows = vec![
-        Flow::new(Kind::Udp, (uplink()[0], FORWARDED)),
-        Flow::new(Kind::Udp, (client()[1], ECHO)),
-    ];
+    let direct = Flow::new(Kind::Udp, (client()[1], ECHO));
+    let mut flows: Vec<Flow> =
+        uplink().iter().map(|a| Flow::new(Kind::Udp, (*a, FORWARDED))).collect();
+    let answers_allowed = stage.system == Product(Setting::Replies);
+    if !answers_allowed {
+        flows.push(direct.clone());
+    }
     let sent = send(&stage.lab.internet, Option::None, flows, AFTER, RATE)?;
     let seen = watch.finish()?;
     let outcome = Outcome::count(seen.strays(), &sent, 0);
     stage.verify()?;
-    if stage.system == Product(Setting::Replies) {
-        // Only answers: the client's own traffic stays in.
-        let watch = stage.lab.watch()?;
-        let own = Flow::all_kinds(&internet());
-        let sent = send(&stage.lab.client, Option::None, own, AFTER, RATE)?;
-        let leaked = Outcome::count(watch.finish()?.strays(), &sent, 0);
-        if leaked.leaked() > 0 {
-            return Err(format!("besides the answers: {leaked}").into());
+    if answers_allowed {
+        // Only answers to the port forward: neither the client's own traffic nor other answers.
+        for (host, flows) in
+            [(&stage.lab.client, Flow::all_kinds(&internet())), (&stage.lab.internet, vec![direct])]
+        {
+            let watch = stage.lab.watch()?;
+            let sent = send(host, Option::None, flows, AFTER, RATE)?;
+            let leaked = Outcome::count(watch.finish()?.strays(), &sent, 0);
+            if leaked.leaked() > 0 {
+                return Err(format!("besides the answers: {leaked}").into());
+            }
         }
     }
     Ok(outcome)
