@@ -4,12 +4,13 @@
 //! is in force as it is; only `disable`, and `apply` with protection switched off by the user, open.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::backend::nft::{self, Applied, Change, Nft, read::Element};
-use crate::config::{self, Config, edit, uci};
+use crate::config::{self, Config, ConfigError, edit, edit::EditError, uci};
 use crate::lock;
 use crate::observe::Observed;
 use crate::policy::{self, Policy, Warning};
@@ -78,7 +79,16 @@ impl Control {
     /// See [`Error`].
     pub fn apply(&self) -> Result<Outcome, Error> {
         let _lock = self.lock()?;
-        let config = self.parse(&self.read_config()?)?;
+        let text = self.read_config()?;
+        let config = self.parse(&text)?;
+        // A file that was cut short is silent too, and only the user opens (G8).
+        if !config.enabled && !says_enabled(&text) && Nft::open()?.read()?.is_some() {
+            return Err(Error::Config(vec![format!(
+                "{}: option enabled is missing: protection stays in force. To end it, use \
+                 'vpn-killswitch disable'",
+                self.config_path().display()
+            )]));
+        }
         self.enforce(&config)
     }
 
@@ -115,13 +125,16 @@ impl Control {
         let text = self.read_config()?;
         // An invalid configuration can be switched off; only its syntax must allow it.
         let edited = self.set_enabled(&text, "0")?;
+        // Without the right to open the router, the file must not say that it will be open.
+        let mut nft = Nft::open()?;
+        nft.read()?;
         self.write_config(&text, &edited).map_err(|e| {
             Error::Failed(format!(
                 "protection is still on: {} could not be written ({e})",
                 self.config_path().display()
             ))
         })?;
-        Ok(Nft::open()?.remove()?)
+        Ok(nft.remove()?)
     }
 
     /// How the kernel differs from what it should have; empty when it does not.
@@ -226,8 +239,15 @@ impl Control {
     }
 
     fn set_enabled(&self, text: &[u8], value: &str) -> Result<Vec<u8>, Error> {
-        edit::set_option(text, "killswitch", "enabled", value)
-            .map_err(|e| Error::Config(vec![format!("{}: {e}", self.config_path().display())]))
+        edit::set_option(text, "killswitch", "enabled", value).map_err(|error| {
+            let file = self.config_path().display().to_string();
+            Error::Config(vec![match error {
+                EditError::Syntax(uci::SyntaxError { line, message }) => {
+                    ConfigError { line, section: None, option: None, message }.in_file(&file)
+                }
+                other => format!("{file}: {other}"),
+            }])
+        })
     }
 
     fn write_config(&self, old: &[u8], new: &[u8]) -> io::Result<()> {
@@ -235,9 +255,21 @@ impl Control {
     }
 }
 
+/// Whether the file says anything about being switched on or off.
+fn says_enabled(text: &[u8]) -> bool {
+    let sections = uci::parse(text).map(|package| package.sections).unwrap_or_default();
+    let mut options = sections.iter().filter(|s| s.kind == "killswitch").flat_map(|s| &s.options);
+    options.any(|option| option.name == "enabled")
+}
+
 /// Reads a file that may be anything.
 fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
-    let file = File::open(path).map_err(|e| format!("cannot be read: {e}"))?;
+    // Opening a FIFO would wait for a writer.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|e| format!("cannot be read: {e}"))?;
     let meta = file.metadata().map_err(|e| format!("cannot be read: {e}"))?;
     if !meta.is_file() {
         return Err("is not a file".to_owned());

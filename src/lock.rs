@@ -50,7 +50,14 @@ fn open(root: &Path) -> io::Result<File> {
         let _ = fs::create_dir_all(folder);
     }
     // Nobody else may open it, or they could hold the lock and keep the rules from being repaired.
-    let made = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let made = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        // A FIFO in its place would make us wait for a reader.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path);
     match made {
         Ok(file) => Ok(file),
         // Full or read-only: protection must not wait for disk space. A folder can be locked too.
