@@ -2,7 +2,7 @@
 //! the new policy, the file the old or the new text, and the next run is not hindered (G6).
 
 use crate::lab::Res;
-use crate::stage::{NEW, OLD, Stage, switched_off, told};
+use crate::stage::{NEW, OLD, Share, Stage, switched_off, told, workers};
 use crate::tracee::Tracee;
 use std::fs;
 use std::time::Instant;
@@ -71,7 +71,9 @@ impl Case {
         stage.ok(&[self.command])?;
         let new = (fs::read(stage.file())?, stage.kernel()?);
         if old.1 == new.1 {
-            return Err(format!("{}: it changes nothing, so nothing is tested", self.command).into());
+            return Err(
+                format!("{}: it changes nothing, so nothing is tested", self.command).into()
+            );
         }
         Ok(Ends { old, new })
     }
@@ -88,7 +90,8 @@ impl Case {
         let kernel_new = end("kernel", kernel == ends.old.1, kernel == ends.new.1)?;
         // An unchanged file is at both ends.
         let file_stays = ends.old.0 == ends.new.0;
-        if !(self.allowed)(file_new, kernel_new) && !(file_stays && (self.allowed)(false, kernel_new))
+        if !(self.allowed)(file_new, kernel_new)
+            && !(file_stays && (self.allowed)(false, kernel_new))
         {
             let state = |new| if new { "new" } else { "old" };
             return Err(format!(
@@ -127,6 +130,12 @@ pub fn cases(stage: &mut Stage) -> Res<Vec<(&'static str, Case)>> {
     ])
 }
 
+/// The case of that name, for this stage.
+pub fn named(name: &str, stage: &mut Stage) -> Res<Case> {
+    let found = cases(stage)?.into_iter().find(|(other, _)| *other == name);
+    Ok(found.ok_or("no such case")?.1)
+}
+
 #[test]
 fn the_change_has_every_kind_of_step() -> Res<()> {
     let mut stage = Stage::new()?;
@@ -157,33 +166,11 @@ fn killed_at_every_system_call_of_enable_and_disable() -> Res<()> {
 }
 
 fn killed(chosen: fn(&str) -> bool) -> Res<()> {
-    let mut stage = Stage::new()?;
-    for (name, case) in cases(&mut stage)?.into_iter().filter(|(name, _)| chosen(name)) {
+    let names: Vec<_> = cases(&mut Stage::new()?)?.iter().map(|(name, _)| *name).collect();
+    for name in names.into_iter().filter(|name| chosen(name)) {
         let began = Instant::now();
-        let ends = case.ends(&mut stage)?;
-        let (mut kept, mut changed, mut left) = (0, 0, 0);
-        for point in 0.. {
-            case.prepare(&mut stage)?;
-            let mut run = Tracee::start(stage.command(&[case.command]))?;
-            let Some(stop) = run.run_to(point)? else {
-                let out = run.finish()?;
-                assert!(out.status.success(), "{}", told(&out));
-                break;
-            };
-            let side = if stop.entry { "entry" } else { "exit" };
-            let when = format!("{name}, killed at the {side} of call {} ({})", point / 2, stop.call);
-            run.kill()?;
-            match case.judge(&mut stage, &ends, &when)? {
-                (_, true) => changed += 1,
-                (_, false) => kept += 1,
-            }
-            left += leftovers(&stage, &when)?;
-            // The next run finds no lock and nothing in its way, and gets where this one wanted to.
-            let again = stage.run(&[case.command])?;
-            assert!(again.status.success(), "{when}, then: {}", told(&again));
-            assert_eq!(fs::read(stage.file())?, ends.new.0, "{when}, then again: the file");
-            assert!(stage.kernel()? == ends.new.1, "{when}, then again: the kernel");
-        }
+        let total = workers(|stage, share| killed_at(name, stage, share))?;
+        let [kept, changed, left] = total;
         eprintln!(
             "{name}: killed at {} points: {kept} old, {changed} new; {left} hidden files left; {:.1} s",
             kept + changed,
@@ -195,6 +182,34 @@ fn killed(chosen: fn(&str) -> bool) -> Res<()> {
     Ok(())
 }
 
+/// Kills at every point that is this worker's; counts old, new and files left.
+fn killed_at(name: &str, stage: &mut Stage, share: Share) -> Res<[usize; 3]> {
+    let case = named(name, stage)?;
+    let ends = case.ends(stage)?;
+    let mut count = [0; 3];
+    for point in share {
+        case.prepare(stage)?;
+        let mut run = Tracee::start(stage.command(&[case.command]))?;
+        let Some(stop) = run.run_to(point)? else {
+            let out = run.finish()?;
+            assert!(out.status.success(), "{}", told(&out));
+            break;
+        };
+        let side = if stop.entry { "entry" } else { "exit" };
+        let when = format!("{name}, killed at the {side} of call {} ({})", point / 2, stop.call);
+        run.kill()?;
+        let (_, kernel_new) = case.judge(stage, &ends, &when)?;
+        count[usize::from(kernel_new)] += 1;
+        count[2] += leftovers(stage, &when)?;
+        // The next run finds no lock and nothing in its way, and gets where this one wanted to.
+        let again = stage.run(&[case.command])?;
+        assert!(again.status.success(), "{when}, then: {}", told(&again));
+        assert_eq!(fs::read(stage.file())?, ends.new.0, "{when}, then again: the file");
+        assert!(stage.kernel()? == ends.new.1, "{when}, then again: the kernel");
+    }
+    Ok(count)
+}
+
 /// Counts the files that a dead run left beside the configuration; only hidden ones may be there,
 /// which nobody reads as a configuration.
 fn leftovers(stage: &Stage, when: &str) -> Res<usize> {
@@ -202,7 +217,10 @@ fn leftovers(stage: &Stage, when: &str) -> Res<usize> {
     for entry in fs::read_dir(stage.root.join("etc/config"))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if name != "vpn-killswitch" {
-            assert!(name.starts_with(".vpn-killswitch.") && name.ends_with(".new"), "{when}: {name}");
+            assert!(
+                name.starts_with(".vpn-killswitch.") && name.ends_with(".new"),
+                "{when}: {name}"
+            );
             count += 1;
         }
     }

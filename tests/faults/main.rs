@@ -11,6 +11,10 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod disk;
+mod inject;
+mod input;
+mod kernel;
 mod kill;
 mod stage;
 mod tracee;

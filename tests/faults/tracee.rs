@@ -113,6 +113,13 @@ impl Tracee {
 
     /// Held at the entry of a call: the call is not made, and the program is told this error.
     pub fn fail(&mut self, errno: i32) -> Res<()> {
+        if self.at.is_some_and(|stop| stop.call == libc::SYS_brk) {
+            // This one fails by changing nothing, as when it is only asked.
+            let mut wanted = 0;
+            self.set_register(|regs| wanted = std::mem::take(&mut regs.rdi))?;
+            self.next()?;
+            return self.set_register(|regs| regs.rdi = wanted);
+        }
         // No system call has this number.
         self.set_register(|regs| regs.orig_rax = u64::MAX)?;
         if self.next()?.is_some() {

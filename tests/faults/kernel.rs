@@ -1,0 +1,164 @@
+//! Kernels and rights that the program cannot work with: it says what is missing, and protection
+//! stays as it is.
+
+use crate::lab::Res;
+use crate::lab::traffic::can_become;
+use crate::stage::{NEW, OLD, Stage, assert_refused, binary};
+use crate::tracee::{Stop, Tracee, impatient};
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::process::Output;
+
+/// `NFNL_SUBSYS_NFTABLES`, in the high byte of a message's type.
+const NFTABLES: u8 = 10;
+/// A subsystem that no kernel has.
+const NO_SUBSYSTEM: u8 = 0x7f;
+const NOBODY: u32 = 65534;
+
+/// Opens a netlink socket of this protocol.
+fn opens(stop: &Stop, protocol: i32) -> bool {
+    stop.call == libc::SYS_socket
+        && stop.args[0] == libc::AF_NETLINK as u64
+        && stop.args[2] == protocol as u64
+}
+
+/// Runs every command that touches the kernel, under `fault`; each must refuse with these words and
+/// change neither the kernel nor the file.
+fn refused(fault: impl Fn(&mut Tracee) -> Res<()>, commands: &[&str], words: &[&str]) -> Res<()> {
+    let mut stage = Stage::new()?;
+    let old = stage.ruleset(OLD)?;
+    stage.put(Some(&old))?;
+    let before = stage.kernel()?;
+    for command in commands {
+        stage.configure(NEW)?;
+        let mut run = Tracee::start(stage.command(&[command]))?;
+        fault(&mut run)?;
+        assert_refused(&run.finish()?, 1, words);
+        assert!(stage.kernel()? == before, "{command}: protection changed");
+        assert_eq!(fs::read_to_string(stage.file())?, NEW, "{command}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_kernel_without_netfilter_netlink_is_named() -> Res<()> {
+    refused(
+        |run| {
+            run.run_until("nftables", |_, stop| opens(stop, libc::NETLINK_NETFILTER))?;
+            run.fail(libc::EPROTONOSUPPORT)
+        },
+        &["apply", "enable", "disable", "status", "check"],
+        &["the kernel's nftables cannot be used", "Protocol not supported", "kmod-nft-core"],
+    )
+}
+
+#[test]
+fn a_kernel_without_nf_tables_is_named() -> Res<()> {
+    // The question goes to a subsystem that does not exist, so the kernel itself gives the answer that
+    // one without nf_tables gives.
+    refused(
+        |run| {
+            let at = run.run_until("nftables", |run, stop| {
+                stop.call == libc::SYS_sendto
+                    && run.peek(stop.args[1] + 5).is_ok_and(|byte| byte == NFTABLES)
+            })?;
+            run.poke(at.args[1] + 5, NO_SUBSYSTEM)
+        },
+        &["apply", "enable", "disable", "status", "check"],
+        &["the kernel's nftables cannot be used", "Invalid argument", "kmod-nft-core"],
+    )
+}
+
+#[test]
+fn a_kernel_whose_nf_tables_is_of_no_use_is_named() -> Res<()> {
+    refused(
+        |run| {
+            run.run_until("nftables", |run, stop| {
+                stop.call == libc::SYS_sendto
+                    && run.peek(stop.args[1] + 5).is_ok_and(|byte| byte == NFTABLES)
+            })?;
+            run.fail(libc::EOPNOTSUPP)
+        },
+        &["apply", "enable", "disable", "status", "check"],
+        &["the kernel's nftables cannot be used", "Operation not supported"],
+    )
+}
+
+#[test]
+fn a_kernel_without_rtnetlink_is_named() -> Res<()> {
+    refused(
+        |run| {
+            run.run_until("rtnetlink", |_, stop| opens(stop, libc::NETLINK_ROUTE))?;
+            run.fail(libc::EPROTONOSUPPORT)
+        },
+        &["apply", "enable", "status", "check"],
+        &["cannot list the network devices", "Protocol not supported"],
+    )
+}
+
+#[test]
+fn without_rights_nothing_changes() -> Res<()> {
+    let mut stage = Stage::new()?;
+    let old = stage.ruleset(OLD)?;
+    stage.put(Some(&old))?;
+    let before = stage.kernel()?;
+    stage.configure(NEW)?;
+    for command in ["apply", "enable", "disable", "status"] {
+        let out = powerless(&stage, &[command])?;
+        assert_refused(&out, 1, &["not permitted to change the firewall; run this as root"]);
+        assert!(stage.kernel()? == before, "{command}: protection changed");
+        assert_eq!(fs::read_to_string(stage.file())?, NEW, "{command}");
+    }
+    Ok(())
+}
+
+#[test]
+fn another_user_changes_nothing() -> Res<()> {
+    // In a user namespace without other users there is nobody to be; the test above stays.
+    if !can_become(NOBODY) {
+        eprintln!("no other user here: skipped, see without_rights_nothing_changes");
+        return Ok(());
+    }
+    let mut stage = Stage::new()?;
+    let old = stage.ruleset(OLD)?;
+    stage.put(Some(&old))?;
+    let before = stage.kernel()?;
+    stage.configure(NEW)?;
+    // The build directory may be closed to others.
+    let copy = stage.root.join("vpn-killswitch");
+    fs::copy(binary(), &copy)?;
+    for command in ["apply", "enable", "disable", "status"] {
+        let mut run = stage.ns.command(&copy);
+        run.arg("--root").arg(&stage.root).arg(command);
+        // SAFETY: between fork and exec only plain system calls without pointers are made.
+        unsafe {
+            // Behind entering the namespace, which only root may.
+            run.pre_exec(|| match libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let out = impatient(&mut run).output()?;
+        assert_refused(&out, 1, &["not permitted to change the firewall; run this as root"]);
+        assert!(stage.kernel()? == before, "{command}: protection changed");
+        assert_eq!(fs::read_to_string(stage.file())?, NEW, "{command}");
+    }
+    Ok(())
+}
+
+/// Runs the program as root without any of root's rights.
+pub fn powerless(stage: &Stage, args: &[&str]) -> Res<Output> {
+    let mut command = stage.command(args);
+    // SAFETY: between fork and exec only prctl is called, a plain system call without pointers.
+    unsafe {
+        command.pre_exec(|| {
+            // Until the kernel knows no more of them.
+            let mut capability = 0;
+            while libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) == 0 {
+                capability += 1;
+            }
+            Ok(())
+        });
+    }
+    Ok(impatient(&mut command).output()?)
+}
