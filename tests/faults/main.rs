@@ -16,5 +16,7 @@ mod inject;
 mod input;
 mod kernel;
 mod kill;
+mod leak;
 mod stage;
+mod together;
 mod tracee;
