@@ -114,7 +114,9 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Refusal> {
         }
         if ours {
             let chain = chains.iter_mut().find(|c| c.name == chain);
-            chain.ok_or_else(|| missing("chain"))?.rules.push(rule);
+            let rules = &mut chain.ok_or_else(|| missing("chain"))?.rules;
+            once(!rules.iter().any(|r| r.handle == rule.handle))?;
+            rules.push(rule);
         }
         Ok(())
     })?;
@@ -145,7 +147,7 @@ fn table_flags(socket: &mut Socket) -> Result<Option<u32>, Refusal> {
 }
 
 fn sets(socket: &mut Socket) -> Result<Vec<Set>, Refusal> {
-    let mut out = Vec::new();
+    let mut out: Vec<Set> = Vec::new();
     socket.request(&list(libc::NFT_MSG_GETSET), |reply| {
         let mut set = Set {
             name: String::new(),
@@ -171,6 +173,7 @@ fn sets(socket: &mut Socket) -> Result<Vec<Set>, Refusal> {
             }
         }
         if ours {
+            once(!out.iter().any(|s| s.name == set.name))?;
             out.push(set);
         }
         Ok(())
@@ -191,7 +194,7 @@ pub struct Counter {
 
 /// All counters of our table.
 pub fn counters(socket: &mut Socket) -> Result<Vec<Counter>, Refusal> {
-    let mut out = Vec::new();
+    let mut out: Vec<Counter> = Vec::new();
     let request = ask(libc::NFT_MSG_GETOBJ, true, |out| {
         string(out, TABLE_NAME, TABLE);
         word_attr(out, OBJ_TYPE, super::expr::OBJECT_COUNTER);
@@ -211,6 +214,7 @@ pub fn counters(socket: &mut Socket) -> Result<Vec<Counter>, Refusal> {
             }
         }
         if ours {
+            once(!out.iter().any(|c| c.name == counter.name))?;
             out.push(counter);
         }
         Ok(())
@@ -340,6 +344,14 @@ fn comment(data: &[u8]) -> String {
     let [0, len, rest @ ..] = data else { return String::new() };
     let text = rest.get(..usize::from(*len)).unwrap_or(rest);
     String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned()
+}
+
+/// Nothing is listed twice; if it is, the listing is to be asked for again (`EINTR`).
+///
+/// The kernel continues a listing of several parts by counting, and a transaction that is being
+/// prepared moves the count without a new generation: the end of one part comes again in the next.
+fn once(first_time: bool) -> io::Result<()> {
+    if first_time { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EINTR)) }
 }
 
 fn missing(what: &str) -> io::Error {
