@@ -132,7 +132,7 @@ fn what_is_not_a_file_is_refused() -> Res<()> {
 fn an_unreadable_file_is_refused() -> Res<()> {
     let (mut stage, before) = protected()?;
     stage.configure(NEW)?;
-    fs::set_permissions(stage.file(), fs::Permissions::from_mode(0))?;
+    fs::set_permissions(stage.file(), fs::Permissions::from_mode(0o000))?;
     let file = stage.file().display().to_string();
     for command in CHANGING {
         let out = powerless(&stage, &[command])?;
