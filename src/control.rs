@@ -79,16 +79,7 @@ impl Control {
     /// See [`Error`].
     pub fn apply(&self) -> Result<Outcome, Error> {
         let _lock = self.lock()?;
-        let text = self.read_config()?;
-        let config = self.parse(&text)?;
-        // A file that was cut short is silent too, and only the user opens (G8).
-        if !config.enabled && !says_enabled(&text) && Nft::open()?.read()?.is_some() {
-            return Err(Error::Config(vec![format!(
-                "{}: option enabled is missing: protection stays in force. To end it, use \
-                 'vpn-killswitch disable'",
-                self.config_path().display()
-            )]));
-        }
+        let config = self.parse(&self.read_config()?)?;
         self.enforce(&config)
     }
 
@@ -253,13 +244,6 @@ impl Control {
     fn write_config(&self, old: &[u8], new: &[u8]) -> io::Result<()> {
         if old == new { Ok(()) } else { edit::write_atomic(&self.config_path(), new) }
     }
-}
-
-/// Whether the file says anything about being switched on or off.
-fn says_enabled(text: &[u8]) -> bool {
-    let sections = uci::parse(text).map(|package| package.sections).unwrap_or_default();
-    let mut options = sections.iter().filter(|s| s.kind == "killswitch").flat_map(|s| &s.options);
-    options.any(|option| option.name == "enabled")
 }
 
 /// Reads a file that may be anything.

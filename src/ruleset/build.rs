@@ -233,27 +233,17 @@ impl Builder<'_> {
         if p.reject {
             // Only to who really lives in a local network. To an uplink it would answer strangers, and
             // a client's forged or outdated source would carry what it asked for out of the house.
-            let from_local = [Match::InDevice(LOCALS, true), Match::SourceVia(LOCALS)];
-            rules.push(Rule {
-                optional: true,
-                ..rule(
-                    "fwd_reject_tcp",
-                    G1,
-                    "no tunnel: tell the client at once",
-                    [&from_local[..], &[Match::Protocol(TCP)]].concat(),
-                    Verdict::RejectTcp,
-                )
-            });
-            rules.push(Rule {
-                optional: true,
-                ..rule(
-                    "fwd_reject",
-                    G1,
-                    "no tunnel: tell the client at once",
-                    from_local.into(),
-                    Verdict::RejectAdmin,
-                )
-            });
+            for (n, local) in (1..).zip(&p.locals) {
+                let at_home = [Match::InDevice(LOCALS, true), Match::SourceVia(local.clone())];
+                let tcp = [&at_home[..], &[Match::Protocol(TCP)]].concat();
+                for (id, matches, verdict) in [
+                    (format!("fwd_reject_tcp_{n}"), tcp, Verdict::RejectTcp),
+                    (format!("fwd_reject_{n}"), at_home.to_vec(), Verdict::RejectAdmin),
+                ] {
+                    let comment = "no tunnel: tell the client at once";
+                    rules.push(Rule { optional: true, ..rule(id, G1, comment, matches, verdict) });
+                }
+            }
         }
         rules.push(rule("fwd_drop", G1, "every other way out is closed", vec![], Verdict::Drop));
         Chain {

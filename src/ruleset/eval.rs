@@ -169,7 +169,9 @@ fn holds(ruleset: &Ruleset, condition: &Match, packet: &Packet) -> bool {
         Match::ToLoopback => to == Some("lo"),
         Match::SourceIn(family, set) => contains(set, address(&packet.source, *family)),
         Match::DestIn(family, set) => contains(set, address(&packet.dest, *family)),
-        Match::SourceVia(set) => contains(set, device(packet.source_via.as_deref())),
+        Match::SourceVia(pattern) => {
+            packet.source_via.as_deref().is_some_and(|d| pattern.matches(d))
+        }
         Match::SourceNet(net) => net.contains(&packet.source),
         Match::DestNet(net) => net.contains(&packet.dest),
         Match::SourceMacIn(set) => contains(set, packet.source_mac.map(|m| left_aligned(&m.0))),

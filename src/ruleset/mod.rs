@@ -13,7 +13,7 @@ use std::fmt;
 pub use build::build;
 pub use set::{Content, Key, KeyType, Set};
 
-use crate::types::{Family, Net};
+use crate::types::{DevicePattern, Family, Net};
 
 /// The table's name in every backend that has tables.
 pub const TABLE: &str = "vpn_killswitch";
@@ -128,8 +128,8 @@ pub enum Match {
     SourceIn(Family, String),
     /// Destination address in the set.
     DestIn(Family, String),
-    /// The router would send to the source address by a device in the set.
-    SourceVia(&'static str),
+    /// The router would send to the source address by such a device.
+    SourceVia(DevicePattern),
     /// Source address in a constant network.
     SourceNet(Net),
     /// Destination address in a constant network.

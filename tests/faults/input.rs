@@ -86,8 +86,7 @@ fn only_a_plain_word_of_the_user_opens() -> Res<()> {
     let (mut stage, before) = protected()?;
     // What a file that lost a line says.
     stage.configure(OLD.replace("\toption enabled '1'\n", ""))?;
-    let words =
-        ["option enabled is missing: protection stays in force", "'vpn-killswitch disable'"];
+    let words = [":2: killswitch 'main': enabled: missing; say 1 for on or 0 for off"];
     assert_refused(&stage.run(&["apply"])?, 2, &[&stage.file().display().to_string()]);
     assert_refused(&stage.run(&["apply"])?, 2, &words);
     assert!(stage.kernel()? == before, "protection changed");

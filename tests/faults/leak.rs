@@ -3,8 +3,9 @@
 
 use crate::lab::Res;
 use crate::lab::product::{Product, configuration};
-use crate::lab::topology::{ECHO, Lab, Seen, Tunnel, internet};
+use crate::lab::topology::{ECHO, Lab, Tunnel, internet};
 use crate::lab::traffic::{Flood, Flow, Kind};
+use crate::lab::watch::Seen;
 use crate::stage::binary;
 
 /// Packets per second of each flow.

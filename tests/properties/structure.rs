@@ -27,9 +27,7 @@ fn lookups(rule: &Rule) -> Vec<(&str, KeyType)> {
         Family::V6 => KeyType::V6,
     };
     let of_match = |m| match m {
-        &Match::InDevice(set, _) | &Match::OutDevice(set) | &Match::SourceVia(set) => {
-            Some((set, KeyType::Device))
-        }
+        &Match::InDevice(set, _) | &Match::OutDevice(set) => Some((set, KeyType::Device)),
         Match::SourceIn(f, set) | Match::DestIn(f, set) => Some((set.as_str(), addr(f))),
         Match::SourceMacIn(set) => Some((set.as_str(), KeyType::Mac)),
         Match::DestPortIn(set) => Some((set.as_str(), KeyType::Port)),

@@ -220,7 +220,13 @@ fn lower_match(condition: &Match, out: &mut Vec<Expr>) {
         Match::ToLoopback => out.extend([Expr::Meta(meta::OIFNAME), equal(loopback())]),
         Match::SourceIn(family, set) => out.extend([address(*family, false), lookup(set, true)]),
         Match::DestIn(family, set) => out.extend([address(*family, true), lookup(set, true)]),
-        Match::SourceVia(set) => out.extend([Expr::SourceRoute, lookup(set, true)]),
+        Match::SourceVia(pattern) => {
+            let mut name = pattern.stem().as_bytes().to_vec();
+            if !pattern.is_prefix() {
+                name.resize(DEVICE_NAME_MAX + 1, 0);
+            }
+            out.extend([Expr::SourceRoute, equal(name)]);
+        }
         Match::SourceNet(net) | Match::DestNet(net) => {
             let dest = matches!(condition, Match::DestNet(_));
             let load = address(net.family(), dest);

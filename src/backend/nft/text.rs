@@ -122,7 +122,7 @@ fn matched(condition: &Match, all: &[Match]) -> String {
         Match::ToLoopback => "oifname \"lo\"".to_owned(),
         Match::SourceIn(family, set) => format!("{} saddr @{set}", ip(*family)),
         Match::DestIn(family, set) => format!("{} daddr @{set}", ip(*family)),
-        Match::SourceVia(set) => format!("fib saddr oifname @{set}"),
+        Match::SourceVia(pattern) => format!("fib saddr oifname \"{pattern}\""),
         Match::SourceNet(net) => format!("{} saddr {net}", ip(net.family())),
         Match::DestNet(net) => format!("{} daddr {net}", ip(net.family())),
         Match::SourceMacIn(set) => format!("ether saddr @{set}"),
