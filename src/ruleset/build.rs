@@ -364,8 +364,8 @@ impl Builder<'_> {
                 Match::DestIn(family, set),
                 Match::Protocol(endpoint.proto.number()),
             ];
-            matches.extend(endpoint.port.map(Match::DestPort));
             matches.extend(endpoint.source_port.map(Match::SourcePort));
+            matches.extend(endpoint.port.map(Match::DestPort));
             matches.extend(endpoint.mark.map(|value| Match::Mark { mask: u32::MAX, value }));
             matches.extend(endpoint.uid.map(Match::SocketUser));
             let comment = format!("VPN server: {} ({})", endpoint.name, endpoint.host);
