@@ -16,16 +16,17 @@ use vpn_killswitch::config::{ExemptConfig, RouterMode};
 use vpn_killswitch::policy::{Endpoint, Policy};
 use vpn_killswitch::types::{DevicePattern, Family, Mac, Net, Ports, Proto};
 
-/// The devices of the router. One has the longest name that there is.
+/// The devices of the router. One has the longest name that there is,
+/// one begins like the loopback.
 pub const DEVICES: [&str; 8] =
-    ["eth0", "eth1", "lan0", "lan1", "lan-fifteenchar", "tun0", "tun1", "wg0"];
+    ["eth0", "eth1", "lan0", "lowpan0", "lan-fifteenchar", "tun0", "tun1", "wg0"];
 /// Patterns that a configuration may name: some of them overlap, some fit nothing.
 const PATTERNS: [&str; 21] = [
     "eth0",
     "eth1",
     "eth1",
     "lan0",
-    "lan1",
+    "lowpan0",
     "lan-fifteenchar",
     "tun0",
     "tun1",
