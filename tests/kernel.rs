@@ -28,7 +28,7 @@ use vpn_killswitch::ruleset::build::{BLOCKED, PAUSED, PAUSED_DEVICES};
 use vpn_killswitch::ruleset::eval::{Packet, Path, eval};
 use vpn_killswitch::ruleset::{self, Action, Content, Hook, Key, Match, Ruleset, Verdict};
 use vpn_killswitch::types::{Family, Mac, left_aligned};
-use wire::{SYN, SYN_ACK, Spec, Wire};
+use wire::{ACK, SYN, SYN_ACK, Spec, Wire};
 
 /// First packets of connections for each policy; replies come on top.
 const PACKETS: usize = 60;
@@ -38,10 +38,14 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Rules that a run of the usual length must have met, or it has proved too little. Digits stand for
 /// any number.
-const MUST_MEET: [&str; 44] = [
+const MUST_MEET: [&str; 47] = [
     "in_tunnel_addr#",
     "mark_clear",
     "mark_from_uplink",
+    "mark_from_uplink_tcp",
+    "mark_dns_udp",
+    "mark_dns_tcp",
+    "mark_replies",
     "pause_network",
     "pause_client#",
     "exempt_#",
@@ -53,9 +57,6 @@ const MUST_MEET: [&str; 44] = [
     "fwd_tunnel",
     "fwd_local",
     "fwd_pass",
-    "fwd_dns_udp",
-    "fwd_dns_tcp",
-    "fwd_replies",
     "fwd_record#",
     "fwd_log",
     "fwd_reject_tcp",
@@ -77,12 +78,14 @@ const MUST_MEET: [&str; 44] = [
     "out_mld#_report",
     "out_time#",
     "out_replies",
+    "out_quote#_#",
     "out_log",
     "out_reject_tcp",
     "out_drop",
     "answer: reset",
     "answer: prohibited",
     "answer: reset to the router itself",
+    "packets",
 ];
 
 #[test]
@@ -174,6 +177,10 @@ impl Bench {
         // What arrives for the router is noted and ends there: nothing answers. Behind conntrack's
         // last hook, so that the connection counts.
         let marks: String = (1..=32).map(|n| format!("{n} : {:#x}, ", mark_of(n))).collect();
+        let forwards = |family| -> String {
+            (0..DEVICES.len()).map(|d| format!("{} : {}, ", 40 + d, host(d, family, 77))).collect()
+        };
+        let (forwards4, forwards6) = (forwards(Family::V4), forwards(Family::V6));
         router.nft(&format!(
             "table inet probe {{
                 set seen4 {{ typeof ip id; size 65535; }}
@@ -187,6 +194,11 @@ impl Bench {
                 chain silence {{
                     type filter hook output priority -400;
                     icmpv6 type {{ 130-137, 143 }} ip6 flowlabel 0 drop
+                }}
+                chain forwards {{
+                    type nat hook prerouting priority -100;
+                    dnat ip to ip dscp map {{ {forwards4} }}
+                    dnat ip6 to ip6 dscp map {{ {forwards6} }}
                 }}
                 chain arrived {{
                     type filter hook input priority 2147483647;
@@ -395,7 +407,7 @@ impl Bench {
                 source_port: interest.port(rng),
                 dest_port: interest.port(rng),
                 hops: rng.pick(&[64, 64, 255]),
-                tcp_flags: SYN,
+                tcp_flags: if rng.chance(85) { SYN } else { ACK },
                 dscp: 0,
             };
             if matches!(spec.proto, 1 | 58) {
@@ -434,9 +446,22 @@ impl Bench {
                 let mac = if rng.chance(80) { rng.pick(&MACS) } else { Mac([2, 9, 9, 9, 9, 9]) };
                 Origin::Outside { device, mac }
             };
-            let mut case = Case { origin, spec };
+            let mut case = Case { origin, spec, forward_to: None, forwarded: false };
             if rng.chance(50) {
                 aim(rng, rules, &mut case);
+            }
+            if let Origin::Outside { device, .. } = case.origin
+                && matches!(case.spec.proto, 6 | 17)
+                && rng.chance(25)
+            {
+                let to = rng.below(DEVICES.len());
+                let at = own(rng.below(2), Family::of(&case.spec.source));
+                if to != device && !interest.own.contains(&at) {
+                    case.spec.dest = at;
+                    case.spec.dscp = 40 + to as u8;
+                    case.spec.tcp_flags = SYN;
+                    case.forward_to = Some(host(to, Family::of(&at), 77));
+                }
             }
             if let Some(case) = self.numbered(case) {
                 return case;
@@ -447,12 +472,15 @@ impl Bench {
     /// An answer to a packet, by the way that it would take or, seldom, another one.
     fn reply(&mut self, case: &Case, rng: &mut Rng) -> Option<Case> {
         let s = &case.spec;
+        if case.forwarded {
+            return None;
+        }
         let mut spec = Spec {
-            source: s.dest,
+            source: case.forward_to.unwrap_or(s.dest),
             dest: s.source,
             source_port: s.dest_port,
             dest_port: s.source_port,
-            tcp_flags: if s.tcp_flags == SYN { SYN_ACK } else { return None },
+            tcp_flags: if s.tcp_flags == SYN { SYN_ACK } else { ACK },
             dscp: 0,
             hops: 64,
             ..s.clone()
@@ -468,9 +496,8 @@ impl Bench {
         if !in_pools(&spec.source) || !in_pools(&spec.dest) {
             return None;
         }
-        if s.proto == 17 || s.proto > 60 {
-            // Answers to answers are the connection's original direction again.
-            spec.tcp_flags = SYN;
+        if s.proto == 6 && s.tcp_flags == SYN_ACK {
+            return None;
         }
         let origin = if is_own(&spec.source) {
             Origin::Router { uid: 0, mark: 0, bound: None }
@@ -481,7 +508,8 @@ impl Bench {
             }
             Origin::Outside { device, mac: rng.pick(&MACS) }
         };
-        self.numbered(Case { origin, spec })
+        let forwarded = case.forward_to.is_some();
+        self.numbered(Case { origin, spec, forward_to: None, forwarded })
     }
 
     /// Gives the packet its number; none if the kernel would not route it for reasons of its own.
@@ -565,7 +593,8 @@ fn aim(rng: &mut Rng, rules: &Ruleset, case: &mut Case) {
                 let key = element(rng, set);
                 spec.dest_port = key.map_or(443, |k| u16::from_be_bytes([k[0], k[1]]));
             }
-            Match::Icmpv6Type(kind) => spec.dest_port = (*kind).into(),
+            Match::NotProtocol(_) => spec.proto = 17,
+            Match::IcmpType(kind) | Match::Icmpv6Type(kind) => spec.dest_port = (*kind).into(),
             Match::HopLimit(hops) => spec.hops = *hops,
             _ => {}
         }
@@ -676,6 +705,7 @@ fn mark_of(dscp: u8) -> u32 {
     match dscp {
         0 => 0,
         33 => u32::MAX,
+        n if n > 33 => 0,
         n => 1 << (n - 1),
     }
 }
@@ -689,9 +719,8 @@ fn read(nft: &mut Nft) -> Res<BTreeMap<String, u64>> {
 fn describe(device: &str, frame: &wire::Frame) -> String {
     let (p, id) = (&frame.packet, frame.id);
     match (p.src, p.dst) {
-        (Some(source), Some(dest)) if p.is_icmp_error() => {
+        (Some(_), Some(dest)) if frame.is_about => {
             let (kind, code) = p.icmp().unwrap_or_default();
-            let _ = source;
             format!("{device}: ICMP {kind}/{code} to {dest} about {id}")
         }
         (Some(source), Some(dest)) if p.proto == 6 && p.flags & 4 != 0 => {
@@ -707,6 +736,10 @@ fn describe(device: &str, frame: &wire::Frame) -> String {
 struct Case {
     origin: Origin,
     spec: Spec,
+    /// Where a port forward leads it.
+    forward_to: Option<IpAddr>,
+    /// It is an answer to a packet that a port forward led.
+    forwarded: bool,
 }
 
 impl Case {
@@ -838,8 +871,8 @@ fn in_pools(addr: &IpAddr) -> bool {
 struct Model {
     rules: Ruleset,
     connections: HashMap<Tuple, (usize, bool)>,
-    /// Of each connection: its mark, and whether it has been answered.
-    entries: Vec<(u32, bool)>,
+    /// Of each connection: its mark, whether it has been answered, and whether it has DNAT.
+    entries: Vec<(u32, bool, bool)>,
 }
 
 /// Protocol, source, its port, destination, its port: as conntrack tells connections apart.
@@ -850,26 +883,33 @@ struct State {
     reply: bool,
     new: bool,
     mark: u32,
+    dnat: bool,
 }
 
 impl Model {
     fn expect(&mut self, case: &Case) -> Expected {
         let s = &case.spec;
-        let state = self.state(s);
+        let state = self.state(case);
+        // The address behind DNAT, for a connection that has one.
+        let dest =
+            if state.dnat && !state.reply { case.forward_to.unwrap_or(s.dest) } else { s.dest };
         let to = match &case.origin {
-            _ if is_own(&s.dest) => "lo",
+            _ if is_own(&dest) => "lo",
             Origin::Router { bound: Some(device), .. } => DEVICES[*device],
-            _ => DEVICES[device_behind(&s.dest)],
+            _ => DEVICES[device_behind(&dest)],
         };
         let to = to.to_owned();
         let mut packet = Packet {
             path: Path::Output { to: to.clone() },
             source: s.source,
-            dest: s.dest,
+            dest,
             proto: s.proto,
             source_port: if matches!(s.proto, 6 | 17) { s.source_port } else { 0 },
             dest_port: if matches!(s.proto, 6 | 17) { s.dest_port } else { 0 },
-            icmpv6_type: if s.proto == 58 { s.dest_port as u8 } else { 0 },
+            icmp_type: if matches!(s.proto, 1 | 58) { s.dest_port as u8 } else { 0 },
+            tcp_syn: s.tcp_flags == SYN,
+            source_via: None,
+            conn_dnat: state.dnat,
             hop_limit: s.hops,
             source_mac: None,
             mark: mark_of(s.dscp),
@@ -882,6 +922,7 @@ impl Model {
             Origin::Outside { device, mac } => {
                 let from = DEVICES[*device].to_owned();
                 packet.source_mac = Some(*mac);
+                packet.source_via = Some(DEVICES[device_behind(&s.source)].to_owned());
                 packet.path =
                     if to == "lo" { Path::Input { from } } else { Path::Forward { from, to } };
             }
@@ -898,7 +939,7 @@ impl Model {
             self.entries[n].1 = true;
         }
         if verdict.passes() {
-            self.confirm(s, packet.conn_mark);
+            self.confirm(case, packet.conn_mark);
         } else if let Some((n, _)) = self.connections.get(&tuple(s)).copied() {
             self.entries[n].0 = packet.conn_mark;
         }
@@ -915,6 +956,7 @@ impl Model {
                     dest_port: s.source_port,
                     hop_limit: 64,
                     source_mac: None,
+                    tcp_syn: false,
                     mark: 0,
                     uid: None,
                     conn_new: false,
@@ -942,7 +984,10 @@ impl Model {
                     proto: if v4 { 1 } else { 58 },
                     source_port: 0,
                     dest_port: 0,
-                    icmpv6_type: u8::from(!v4),
+                    icmp_type: if v4 { 3 } else { 1 },
+                    tcp_syn: false,
+                    source_via: None,
+                    conn_dnat: false,
                     hop_limit: 64,
                     source_mac: None,
                     mark: 0,
@@ -993,34 +1038,38 @@ impl Model {
     }
 
     /// What conntrack thinks of a packet.
-    fn state(&self, s: &Spec) -> State {
+    fn state(&self, case: &Case) -> State {
+        let s = &case.spec;
         if s.proto == 58 && matches!(s.dest_port, 130..=137 | 143) {
             return State::default();
         }
         let found = self.connections.get(&tuple(s)).copied();
         if let Some((n, reply)) = found {
-            let (mark, answered) = self.entries[n];
-            return State { reply, new: !reply && !answered, mark };
+            let (mark, answered, dnat) = self.entries[n];
+            return State { reply, new: !reply && !answered, mark, dnat };
         }
         let opens = match s.proto {
-            6 => s.tcp_flags == SYN,
+            6 => s.tcp_flags != SYN_ACK,
             1 => s.dest_port == 8,
             58 => s.dest_port == 128,
             _ => true,
         };
-        State { new: opens, ..State::default() }
+        State { new: opens, dnat: opens && case.forward_to.is_some(), ..State::default() }
     }
 
-    fn confirm(&mut self, s: &Spec, mark: u32) {
+    fn confirm(&mut self, case: &Case, mark: u32) {
+        let s = &case.spec;
         if let Some((n, _)) = self.connections.get(&tuple(s)).copied() {
             self.entries[n].0 = mark;
             return;
         }
-        if self.state(s).new {
+        let state = self.state(case);
+        if state.new {
             let n = self.entries.len();
-            self.entries.push((mark, false));
+            self.entries.push((mark, false, state.dnat));
             self.connections.insert(tuple(s), (n, false));
-            self.connections.entry(answer(s)).or_insert((n, true));
+            let behind = Spec { dest: case.forward_to.unwrap_or(s.dest), ..s.clone() };
+            self.connections.entry(answer(&behind)).or_insert((n, true));
         }
     }
 }

@@ -26,6 +26,7 @@ const IPV6_HDRINCL: libc::c_int = 36;
 /// TCP flags.
 pub const SYN: u8 = 2;
 pub const SYN_ACK: u8 = 0x12;
+pub const ACK: u8 = 0x10;
 
 /// Everything in a packet. Where a protocol has no ports they are not used; in ICMP the source port
 /// is the identifier and the destination port the type.
@@ -149,6 +150,8 @@ pub struct Frame {
     pub device: u32,
     /// See [`Spec::id`]; in an ICMP error that of the packet that it answers.
     pub id: u16,
+    /// It is an ICMP error about another packet.
+    pub is_about: bool,
     /// What it is.
     pub packet: Packet,
 }
@@ -239,8 +242,11 @@ impl Wire {
             }
             let frame = &buffer[..len];
             let packet = Packet::parse(frame, true, kind, false);
-            let id = id_of(frame.get(14..).unwrap_or_default(), packet.is_icmp_error());
-            out.push(Frame { device: from.sll_ifindex as u32, id: id.unwrap_or(0), packet });
+            let ip = frame.get(14..).unwrap_or_default();
+            let inner = id_of(ip, true).filter(|id| packet.is_icmp_error() && *id != 0);
+            let id = inner.or(id_of(ip, false)).unwrap_or(0);
+            let device = from.sll_ifindex as u32;
+            out.push(Frame { device, id, is_about: inner.is_some(), packet });
         }
     }
 
