@@ -7,7 +7,7 @@
 use std::fmt;
 
 use super::expr::Expr;
-use super::table::{Chain, Rule, Set, Table};
+use super::table::{Chain, Rule, SET_ANONYMOUS, Set, Table};
 use crate::ruleset::Key;
 
 /// One step of a transaction.
@@ -23,6 +23,8 @@ pub enum Change {
     AddCounter(String),
     /// Deletes a counter.
     DelCounter(String),
+    /// Deletes an object of another kind, by name and the kernel's number for the kind.
+    DelObject(String, u32),
     /// Creates a set, without elements.
     AddSet(Set),
     /// Deletes a set.
@@ -108,7 +110,8 @@ pub fn diff(wanted: &Table, installed: Option<&Table>) -> Vec<Change> {
         }
     }
     for set in &installed.sets {
-        if !wanted.sets.iter().any(|s| s.name == set.name) {
+        // An anonymous set goes with its rule; behind that there is nothing left to delete.
+        if set.flags & SET_ANONYMOUS == 0 && !wanted.sets.iter().any(|s| s.name == set.name) {
             out.push(Change::DelSet(set.name.clone()));
         }
     }
@@ -117,6 +120,7 @@ pub fn diff(wanted: &Table, installed: Option<&Table>) -> Vec<Change> {
             out.push(Change::DelCounter(counter.clone()));
         }
     }
+    out.extend(installed.objects.iter().map(|(name, kind)| Change::DelObject(name.clone(), *kind)));
     out
 }
 
@@ -228,6 +232,9 @@ impl fmt::Display for Change {
             }
             Self::AddCounter(name) => write!(f, "counter {name} is missing"),
             Self::DelCounter(name) => write!(f, "counter {name} is not ours"),
+            Self::DelObject(name, kind) => {
+                write!(f, "object {name} (of the kernel's kind {kind}) is not ours")
+            }
             Self::AddSet(set) => write!(f, "set {} is missing", set.name),
             Self::DelSet(name) => write!(f, "set {name} is not ours"),
             Self::AddElements(set, elements) => {

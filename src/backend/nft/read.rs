@@ -128,7 +128,23 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Refusal> {
             set.elements = Some(ranges(&keys, set));
         }
     }
-    table.counters = counters(socket)?.into_iter().map(|c| c.name).collect();
+    socket.request(&list(libc::NFT_MSG_GETOBJ), |reply| {
+        let (mut ours, mut name, mut kind) = (false, String::new(), 0);
+        for attr in ObjAttrs::new(attrs(reply)) {
+            match attr? {
+                ObjAttrs::Table(table) => ours = table.to_bytes() == TABLE.as_bytes(),
+                ObjAttrs::Name(text) => name = text.to_string_lossy().into_owned(),
+                ObjAttrs::Type(number) => kind = number,
+                _ => {}
+            }
+        }
+        match kind {
+            _ if !ours => {}
+            super::expr::OBJECT_COUNTER => table.counters.push(name),
+            other => table.objects.push((name, other)),
+        }
+        Ok(())
+    })?;
     Ok(Some(table))
 }
 

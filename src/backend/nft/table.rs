@@ -10,11 +10,13 @@ use crate::types::{DEVICE_NAME_MAX, Family};
 /// `NF_INET_PRE_ROUTING`, `NF_INET_FORWARD`, `NF_INET_LOCAL_OUT` (linux/netfilter.h).
 const HOOKS: [(Hook, u32); 3] = [(Hook::Prerouting, 0), (Hook::Forward, 2), (Hook::Output, 3)];
 
-/// `NFT_SET_INTERVAL`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL` (`enum nft_set_flags`).
+/// `NFT_SET_ANONYMOUS`, `NFT_SET_INTERVAL`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL` (`enum nft_set_flags`).
+pub const SET_ANONYMOUS: u32 = 1;
+/// See [`SET_ANONYMOUS`].
 pub const SET_INTERVAL: u32 = 4;
-/// See [`SET_INTERVAL`].
+/// See [`SET_ANONYMOUS`].
 pub const SET_TIMEOUT: u32 = 0x10;
-/// See [`SET_INTERVAL`].
+/// See [`SET_ANONYMOUS`].
 pub const SET_EVAL: u32 = 0x20;
 
 /// `ARPHRD_ETHER` (linux/if_arp.h).
@@ -42,6 +44,9 @@ pub struct Table {
     pub flags: u32,
     /// Named counters; each rule increments the one that bears its name.
     pub counters: Vec<String>,
+    /// Objects of other kinds (quotas, limits, …), by name and the kernel's number for the kind; none
+    /// is ours.
+    pub objects: Vec<(String, u32)>,
     /// Sets.
     pub sets: Vec<Set>,
     /// Chains.
@@ -113,6 +118,7 @@ pub fn lower(ruleset: &Ruleset) -> Table {
     Table {
         flags: 0,
         counters: ruleset.rules().map(|(_, r)| r.id.clone()).collect(),
+        objects: Vec::new(),
         sets: ruleset.sets.iter().map(set).collect(),
         chains: ruleset.chains.iter().map(chain).collect(),
     }

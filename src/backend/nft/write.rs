@@ -45,7 +45,7 @@ fn phase(change: &Change) -> u8 {
         Change::AddRule(..) => 6,
         Change::DelRule(..) => 7,
         Change::DelChain(_) => 8,
-        Change::DelSet(_) | Change::DelCounter(_) => 9,
+        Change::DelSet(_) | Change::DelCounter(_) | Change::DelObject(..) => 9,
     }
 }
 
@@ -73,6 +73,10 @@ fn write(batch: &mut Batch, change: &Change) -> usize {
         Change::DelCounter(name) => message(libc::NFT_MSG_DELOBJ, 0, &|out| {
             string(out, 2, name);
             word_attr(out, 3, OBJECT_COUNTER);
+        }),
+        Change::DelObject(name, kind) => message(libc::NFT_MSG_DELOBJ, 0, &|out| {
+            string(out, 2, name);
+            word_attr(out, 3, *kind);
         }),
         Change::AddSet(set) => message(libc::NFT_MSG_NEWSET, create, &|out| {
             string(out, 2, &set.name);
