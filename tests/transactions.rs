@@ -4,6 +4,7 @@
 #![allow(
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::unwrap_used,
     reason = "test code: a wrong index is a failed test"
 )]
 
@@ -577,7 +578,7 @@ fn what_the_kernel_refuses_is_attributed_and_changes_nothing() -> Res<()> {
     }
 
     // A rule that never decides is left out, and named.
-    let mut optional = good.clone();
+    let mut optional = good;
     optional.chains[2].rules.insert(2, impossible("nice_to_have", true));
     let applied = apply(&ns, &optional)?;
     assert_eq!(applied.unavailable.len(), 1);
