@@ -124,8 +124,10 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Refusal> {
     table.sets = sets(socket)?;
     for set in &mut table.sets {
         if set.flags & (SET_TIMEOUT | SET_EVAL) == 0 {
-            let keys = elements(socket, &set.name)?;
-            set.elements = Some(ranges(&keys, set));
+            // Of each only its key, and whether it begins a range: of 10,000 that matters.
+            let mut keys = Vec::new();
+            each_element(socket, &set.name, |e| keys.push((e.key, !e.end)))?;
+            set.elements = Some(ranges(keys, set));
         }
     }
     socket.request(&list(libc::NFT_MSG_GETOBJ), |reply| {
@@ -256,6 +258,16 @@ pub struct Element {
 /// All elements of one of our sets.
 pub fn elements(socket: &mut Socket, set: &str) -> Result<Vec<Element>, Refusal> {
     let mut out = Vec::new();
+    each_element(socket, set, |element| out.push(element))?;
+    Ok(out)
+}
+
+/// Gives each element of one of our sets to `take`: there may be very many.
+fn each_element(
+    socket: &mut Socket,
+    set: &str,
+    mut take: impl FnMut(Element),
+) -> Result<(), Refusal> {
     let request = ask(libc::NFT_MSG_GETSETELEM, true, |out| {
         string(out, TABLE_NAME, TABLE);
         string(out, SET_NAME, set);
@@ -265,12 +277,11 @@ pub fn elements(socket: &mut Socket, set: &str) -> Result<Vec<Element>, Refusal>
         let list = elements.map(|e| e.get_buf()).unwrap_or_default();
         for (head, bytes) in IterableChunks::new(list) {
             if head.r#type == LIST_ELEM {
-                out.push(element(bytes));
+                take(element(bytes));
             }
         }
         Ok(())
-    })?;
-    Ok(out)
+    })
 }
 
 /// `NFTA_SET_ELEM_*`, linux/netfilter/nf_tables.h.
@@ -299,19 +310,18 @@ fn element(bytes: &[u8]) -> Element {
     }
 }
 
-/// Joins the kernel's begin and end elements to inclusive ranges.
-fn ranges(elements: &[Element], set: &Set) -> Vec<(Key, Key)> {
+/// Joins the kernel's elements, of which each begins a range or ends one, to inclusive ranges.
+fn ranges(mut keys: Vec<(Key, bool)>, set: &Set) -> Vec<(Key, Key)> {
     let key_len = set.key_len;
-    let mut sorted: Vec<(Key, bool)> = elements.iter().map(|e| (e.key, !e.end)).collect();
     // Where one range ends and the next begins at the same key, the end comes first.
-    sorted.sort_unstable();
+    keys.sort_unstable();
     if set.flags & SET_INTERVAL == 0 {
-        return sorted.into_iter().map(|(key, _)| (key, key)).collect();
+        return keys.into_iter().map(|(key, _)| (key, key)).collect();
     }
     let top = left_aligned(&vec![0xff; usize::try_from(key_len).unwrap_or(0)]);
     let mut out = Vec::new();
     let mut open: Option<Key> = None;
-    for (key, begins) in sorted {
+    for (key, begins) in keys {
         match (begins, open) {
             (true, _) => open = open.or(Some(key)),
             (false, Some(first)) => {
@@ -390,9 +400,9 @@ mod tests {
 
     #[test]
     fn begin_and_end_elements_become_ranges() {
-        let at = |n, end| Element { key: key(n), end, ..Default::default() };
-        let read =
-            [at(9, false), at(5, true), at(1, false), at(5, false), at(6, true), at(0, true)];
+        let read = [(9, true), (5, false), (1, true), (5, true), (6, false), (0, false)]
+            .map(|(n, begins)| (key(n), begins));
+        let of = |keys: &[(Key, bool)], set: &Set| ranges(keys.to_vec(), set);
         let top = left_aligned(&[255; 4]);
         let mut set = Set {
             name: "s".into(),
@@ -403,11 +413,11 @@ mod tests {
             size: 0,
             elements: None,
         };
-        assert_eq!(ranges(&read, &set), [(key(1), key(4)), (key(5), key(5)), (key(9), top)]);
-        assert_eq!(ranges(&[at(9, false)], &set), [(key(9), top)]);
+        assert_eq!(of(&read, &set), [(key(1), key(4)), (key(5), key(5)), (key(9), top)]);
+        assert_eq!(of(&[(key(9), true)], &set), [(key(9), top)]);
         set.flags = 0;
         assert_eq!(
-            ranges(&[at(3, false), at(2, false)], &set),
+            of(&[(key(3), true), (key(2), true)], &set),
             [(key(2), key(2)), (key(3), key(3))]
         );
     }

@@ -72,6 +72,13 @@ pub struct Set {
     pub elements: Option<Vec<(Key, Key)>>,
 }
 
+impl Set {
+    /// The set without its elements.
+    pub fn kind(&self) -> Self {
+        Self { name: self.name.clone(), elements: None, ..*self }
+    }
+}
+
 /// A chain. One that is not attached to a hook has `hook` `None`, and is not ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
