@@ -262,14 +262,14 @@ const DAMAGE: [(&str, &str); 31] = [
         "insert rule inet vpn_killswitch forward tcp dport vmap { 80 : accept, 443 : drop }",
         "chain forward has a rule",
     ),
-    ("add element inet vpn_killswitch tunnels { \"eth0\" }", "tunnels has \"eth0\""),
+    ("add element inet vpn_killswitch tunnels_range { \"eth0\" }", "tunnels_range has \"eth0\""),
     ("add element inet vpn_killswitch locals { \"eth*\" }", "locals has \"eth*\""),
     ("add element inet vpn_killswitch endpoint_1_4 { 198.51.100.1 }", "198.51.100.1"),
-    ("delete element inet vpn_killswitch tunnels { \"wg0\" }", "tunnels lacks \"wg0\""),
+    ("delete element inet vpn_killswitch tunnels_range { \"wg0\" }", "tunnels_range lacks \"wg0\""),
     (
-        "flush set inet vpn_killswitch tunnels
-      add element inet vpn_killswitch tunnels { \"wg0\" }",
-        "tunnels lacks \"tun*\"",
+        "flush set inet vpn_killswitch tunnels_range
+      add element inet vpn_killswitch tunnels_range { \"wg0\" }",
+        "tunnels_range lacks \"tun*\"",
     ),
     ("flush set inet vpn_killswitch locals", "locals lacks"),
     (
@@ -337,7 +337,7 @@ const DAMAGE: [(&str, &str); 31] = [
     (
         "delete table inet vpn_killswitch
       add table inet vpn_killswitch
-      add set inet vpn_killswitch tunnels { type ipv4_addr; }",
+      add set inet vpn_killswitch tunnels_range { type ipv4_addr; }",
         "another version",
     ),
 ];

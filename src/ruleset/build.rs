@@ -11,10 +11,6 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use Guarantee::{G1, G2, G3, G8, G9, G10, G11};
 
-/// Devices that lead into a tunnel.
-pub const TUNNELS: &str = "tunnels";
-/// Devices that lead to a local network.
-pub const LOCALS: &str = "locals";
 /// The router's addresses on tunnels, by family digit. Rules only refuse by them, so an address that
 /// is still in here when the tunnel has lost it closes too much, never too little.
 pub const TUNNEL_ADDRS: [&str; 2] = ["tunnel_addr4", "tunnel_addr6"];
@@ -46,9 +42,9 @@ const ICMPV6: u8 = 58;
 
 /// Turns a policy into rules.
 pub fn build(policy: &Policy) -> Ruleset {
-    let mut b = Builder { policy, sets: Vec::new() };
-    b.sets.push(Set::devices(TUNNELS, &policy.tunnels));
-    b.sets.push(Set::devices(LOCALS, &policy.locals));
+    let mut b = Builder { policy, sets: Vec::new(), tunnels: String::new(), locals: String::new() };
+    b.tunnels = b.add(Set::devices("tunnels", &policy.tunnels));
+    b.locals = b.add(Set::devices("locals", &policy.locals));
     let chains = vec![b.inbound(), b.mark(), b.forward(), b.output()];
     Ruleset { sets: b.sets, chains }
 }
@@ -56,6 +52,9 @@ pub fn build(policy: &Policy) -> Ruleset {
 struct Builder<'a> {
     policy: &'a Policy,
     sets: Vec<Set>,
+    /// Names of the sets of devices that lead into a tunnel and to a local network.
+    tunnels: String,
+    locals: String,
 }
 
 impl Builder<'_> {
@@ -71,7 +70,7 @@ impl Builder<'_> {
                 vec![
                     Match::Family(family),
                     Match::DestIn(family, set),
-                    Match::InDevice(TUNNELS, false),
+                    self.in_by_tunnel(false),
                     Match::NotFromLoopback,
                 ],
                 Verdict::Drop,
@@ -105,11 +104,12 @@ impl Builder<'_> {
         // never gets it, so its answers cannot leave elsewhere when the tunnel is gone. A TCP segment
         // in the middle of a connection that conntrack does not know counts as new too; only a SYN
         // really opens one.
+        // The cheapest and rarest condition first: an old connection's packets cost no look-up.
         let from_uplink = [
-            Match::InDevice(TUNNELS, false),
-            Match::InDevice(LOCALS, false),
-            Match::NotFromLoopback,
             Match::ConnNew,
+            self.in_by_tunnel(false),
+            self.in_by_local(false),
+            Match::NotFromLoopback,
         ];
         for (id, more) in [
             ("mark_from_uplink_tcp", &[Match::Protocol(TCP), Match::TcpSyn][..]),
@@ -128,8 +128,10 @@ impl Builder<'_> {
             });
         }
 
+        let from_local = self.in_by_local(true);
         let exempting = |id: String, comment: &str, mut matches: Vec<Match>| {
-            matches.insert(0, Match::InDevice(LOCALS, true));
+            // Last: a client that is not exempt then costs one look-up a rule, not two.
+            matches.push(from_local.clone());
             let rule = rule(id, G8, comment, matches, Verdict::Accept);
             Rule { actions: vec![Action::SetMark(pass)], ..rule }
         };
@@ -137,7 +139,7 @@ impl Builder<'_> {
         rules.push(exempting(
             "pause_network".to_owned(),
             "paused: this network, until the element expires",
-            vec![Match::InDevice(PAUSED_DEVICES, true)],
+            vec![Match::InDevice(PAUSED_DEVICES.to_owned(), true)],
         ));
         for (family, set) in Family::BOTH.into_iter().zip(PAUSED) {
             self.timed(set, key_of(family));
@@ -155,7 +157,7 @@ impl Builder<'_> {
         if self.policy.port_forward_replies {
             // Before the answers: an "answer" to port 53 would be a question.
             for (id, matches) in self.dns("mark") {
-                let matches = [&[Match::InDevice(LOCALS, true), Match::ConnReply][..], &matches];
+                let matches = [&[self.in_by_local(true), Match::ConnReply][..], &matches];
                 let comment = "DNS is never an answer: not exempt";
                 rules.push(rule(id, G3, comment, matches.concat(), Verdict::Accept));
             }
@@ -180,28 +182,19 @@ impl Builder<'_> {
     fn forward(&mut self) -> Chain {
         let p = self.policy;
         let mut rules = vec![
-            rule(
-                "fwd_tunnel",
-                G1,
-                "through a tunnel",
-                vec![Match::OutDevice(TUNNELS)],
-                Verdict::Accept,
-            ),
+            rule("fwd_tunnel", G1, "through a tunnel", vec![self.out_by_tunnel()], Verdict::Accept),
             rule(
                 "fwd_local",
                 G10,
                 "towards a local network",
-                vec![Match::OutDevice(LOCALS)],
+                vec![self.out_by_local()],
                 Verdict::Accept,
             ),
             rule(
                 "fwd_pass",
                 G8,
                 "exempt or paused",
-                vec![
-                    Match::InDevice(LOCALS, true),
-                    Match::Mark { mask: p.pass_mark, value: p.pass_mark },
-                ],
+                vec![self.in_by_local(true), Match::Mark { mask: p.pass_mark, value: p.pass_mark }],
                 Verdict::Accept,
             ),
         ];
@@ -234,7 +227,7 @@ impl Builder<'_> {
             // Only to who really lives in a local network. To an uplink it would answer strangers, and
             // a client's forged or outdated source would carry what it asked for out of the house.
             for (n, local) in (1..).zip(&p.locals) {
-                let at_home = [Match::InDevice(LOCALS, true), Match::SourceVia(local.clone())];
+                let at_home = [self.in_by_local(true), Match::SourceVia(local.clone())];
                 let tcp = [&at_home[..], &[Match::Protocol(TCP)]].concat();
                 for (id, matches, verdict) in [
                     (format!("fwd_reject_tcp_{n}"), tcp, Verdict::RejectTcp),
@@ -261,18 +254,12 @@ impl Builder<'_> {
         let strict = p.router == RouterMode::Strict;
         let mut rules = vec![
             rule("out_loopback", G10, "to itself", vec![Match::ToLoopback], Verdict::Accept),
-            rule(
-                "out_tunnel",
-                G2,
-                "through a tunnel",
-                vec![Match::OutDevice(TUNNELS)],
-                Verdict::Accept,
-            ),
+            rule("out_tunnel", G2, "through a tunnel", vec![self.out_by_tunnel()], Verdict::Accept),
             rule(
                 "out_local",
                 G10,
                 "towards a local network",
-                vec![Match::OutDevice(LOCALS)],
+                vec![self.out_by_local()],
                 Verdict::Accept,
             ),
             rule(
@@ -452,11 +439,27 @@ impl Builder<'_> {
         rules
     }
 
+    fn in_by_tunnel(&self, wanted: bool) -> Match {
+        Match::InDevice(self.tunnels.clone(), wanted)
+    }
+
+    fn in_by_local(&self, wanted: bool) -> Match {
+        Match::InDevice(self.locals.clone(), wanted)
+    }
+
+    fn out_by_tunnel(&self) -> Match {
+        Match::OutDevice(self.tunnels.clone())
+    }
+
+    fn out_by_local(&self) -> Match {
+        Match::OutDevice(self.locals.clone())
+    }
+
     /// Adds a set once and returns its name. A set with ranges is of another kind to the kernel, so
     /// it has another name: a change of kind is then a change of name, never of a set in use.
     fn add(&mut self, mut set: Set) -> String {
         if set.ranges {
-            set.name.push_str("_net");
+            set.name.push_str("_range");
         }
         let name = set.name.clone();
         if !self.sets.iter().any(|s| s.name == name) {

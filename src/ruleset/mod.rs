@@ -117,9 +117,9 @@ pub enum Match {
     /// The packet's family.
     Family(Family),
     /// The device it came in by is in the set (or, `false`, is not).
-    InDevice(&'static str, bool),
+    InDevice(String, bool),
     /// The device it leaves by is in the set.
-    OutDevice(&'static str),
+    OutDevice(String),
     /// It did not come in by the loopback device.
     NotFromLoopback,
     /// It leaves by the loopback device.

@@ -80,7 +80,7 @@ impl Set {
         Self { name: name.into(), key, ranges: has_ranges, content: Content::Fixed(joined) }
     }
 
-    /// Devices by name or prefix. Always with ranges, so that a prefix can be added later.
+    /// Devices by name or prefix.
     pub fn devices(name: impl Into<String>, patterns: &[DevicePattern]) -> Self {
         let ranges = patterns.iter().map(|p| {
             let first = left_aligned(p.stem().as_bytes());
@@ -90,7 +90,7 @@ impl Set {
             }
             (first, last)
         });
-        Self { ranges: true, ..Self::fixed(name, KeyType::Device, ranges.collect()) }
+        Self::fixed(name, KeyType::Device, ranges.collect())
     }
 
     /// Networks of one family (`key` says which; others are left out).

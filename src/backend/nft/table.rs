@@ -19,6 +19,9 @@ pub const SET_TIMEOUT: u32 = 0x10;
 /// See [`SET_ANONYMOUS`].
 pub const SET_EVAL: u32 = 0x20;
 
+/// nft's number for names of devices (`TYPE_IFNAME`, `enum datatypes`).
+pub const TYPE_DEVICE: u32 = 41;
+
 /// `ARPHRD_ETHER` (linux/if_arp.h).
 const ARPHRD_ETHER: u16 = 1;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)` (linux/netfilter/nf_conntrack_common.h).
@@ -147,7 +150,7 @@ fn set(set: &ruleset::Set) -> Set {
         KeyType::V6 => 8,
         KeyType::Mac => 9,
         KeyType::Port => 13,
-        KeyType::Device => 41,
+        KeyType::Device => TYPE_DEVICE,
     };
     let key_len = u32::try_from(set.key.width()).unwrap_or(0);
     Set { name: set.name.clone(), key_type, key_len, flags, timeout_ms, size, elements }

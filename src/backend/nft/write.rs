@@ -5,7 +5,7 @@
 use super::diff::Change;
 use super::expr::{LIST_ELEM, OBJECT_COUNTER, bytes, nest, string, wide_attr, word_attr};
 use super::read::{HEADER, after, kind};
-use super::table::{SET_INTERVAL, Set};
+use super::table::{SET_INTERVAL, Set, TYPE_DEVICE};
 use crate::netlink::{Batch, flag};
 use crate::ruleset::{Key, TABLE};
 
@@ -90,6 +90,11 @@ fn write(batch: &mut Batch, change: &Change) -> usize {
             word_attr(out, 10, 1);
             if set.timeout_ms > 0 {
                 wide_attr(out, 11, set.timeout_ms);
+            }
+            if set.key_type == TYPE_DEVICE {
+                // For `nft list`, which would turn names around: NFTNL_UDATA_SET_KEYBYTEORDER is
+                // BYTEORDER_HOST_ENDIAN (1).
+                bytes(out, 13, &[&[0, 4][..], &1u32.to_ne_bytes()].concat());
             }
         }),
         Change::DelSet(name) => {
