@@ -1,0 +1,134 @@
+//! Golden tests: each directory in `tests/golden` is a miniature root with a configuration and what
+//! was observed, and what must come of it: the table as text, and the status once it is in a kernel.
+//!
+//! `observed.json` holds what the kernel would say (links, uplinks); names, zones, users and time
+//! servers are read from the root's own files. With `UPDATE_GOLDEN=1` the expected files are written
+//! anew, and the test fails naming those that changed: read them before you commit them.
+
+mod lab;
+mod listing;
+
+use lab::Res;
+use lab::ns::Ns;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use vpn_killswitch::backend::nft::{Change, Nft, text};
+use vpn_killswitch::config::{self, Config};
+use vpn_killswitch::observe::Observed;
+use vpn_killswitch::policy;
+use vpn_killswitch::ruleset::build::{BLOCKED, PAUSED, PAUSED_DEVICES};
+use vpn_killswitch::ruleset::{self, Ruleset};
+use vpn_killswitch::status::{self, Readback};
+
+/// Everything that a test expects, by file name.
+type Expected = BTreeMap<&'static str, String>;
+const FILES: [&str; 3] = ["table.nft", "status.json", "errors.txt"];
+
+#[test]
+fn what_comes_of_each_miniature_root() -> Res<()> {
+    let mut failures = Vec::new();
+    let mut cases: Vec<PathBuf> =
+        fs::read_dir("tests/golden")?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
+    cases.sort();
+    assert!(cases.len() >= 12, "only {} cases", cases.len());
+    for dir in &cases {
+        let name = dir.display();
+        let actual = run(dir).map_err(|e| format!("{name}: {e}"))?;
+        for file in FILES {
+            let path = dir.join(file);
+            let expected = fs::read_to_string(&path).ok();
+            let actual = actual.get(file);
+            if expected.as_ref() == actual {
+                continue;
+            }
+            if std::env::var_os("UPDATE_GOLDEN").is_some() {
+                match actual {
+                    Some(text) => fs::write(&path, text)?,
+                    None => fs::remove_file(&path)?,
+                }
+                failures.push(format!("{} was written anew: read it", path.display()));
+            } else {
+                failures.push(format!(
+                    "{} differs (UPDATE_GOLDEN=1 writes it anew):\n{}",
+                    path.display(),
+                    first_difference(expected.as_deref(), actual.map(String::as_str))
+                ));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
+
+fn first_difference(expected: Option<&str>, actual: Option<&str>) -> String {
+    let (expected, actual) = (expected.unwrap_or("(no file)"), actual.unwrap_or("(no file)"));
+    let mut pairs = expected.lines().chain([""]).zip(actual.lines().chain([""]));
+    let (n, (a, b)) = (1..).zip(&mut pairs).find(|(_, (a, b))| a != b).unwrap_or_default();
+    format!("line {n}\n  expected: {a}\n  actual:   {b}")
+}
+
+/// What comes of one root.
+fn run(dir: &Path) -> Res<Expected> {
+    let file = config::PATH;
+    let config = match config::parse(&fs::read(dir.join(file))?) {
+        Ok(config) => config,
+        Err(errors) => return Ok(wrong(errors.iter().map(|e| e.in_file(file)))),
+    };
+    let (router, by_text) = (Ns::new("router")?, Ns::new("by text")?);
+    let observed = observe(dir, &config, &router)?;
+    let (policy, warnings) = match policy::derive(&config, &observed) {
+        Ok(derived) => derived,
+        Err(errors) => return Ok(wrong(errors.iter().map(|e| format!("{file}: {e}")))),
+    };
+    let rules = ruleset::build(&policy);
+    let table = text::table(&rules);
+
+    let wanted = config.enabled.then_some(&rules);
+    let kernel = router.enter(|| installed(wanted))?.map_err(|e| format!("kernel: {e}"))?;
+    let status = status::build(Some(&config), Some(&policy), &observed, &warnings, vec![], &kernel);
+    if config.enabled {
+        // What `nft` makes of the text is what we made by netlink.
+        by_text.nft(&table)?;
+        let differences = listing::differences(&listing::of(&by_text)?, &listing::of(&router)?);
+        if !differences.is_empty() {
+            return Err(format!("text and netlink: {}", differences.join("\n")).into());
+        }
+    }
+    let status = serde_json::to_string_pretty(&status)? + "\n";
+    Ok(Expected::from([("table.nft", table), ("status.json", status)]))
+}
+
+fn wrong(lines: impl Iterator<Item = String>) -> Expected {
+    Expected::from([("errors.txt", lines.map(|l| l + "\n").collect())])
+}
+
+/// The kernel's part from `observed.json`, the files' part from the files. The namespace is empty, so
+/// nothing of this machine gets in.
+fn observe(dir: &Path, config: &Config, ns: &Ns) -> Res<Observed> {
+    let stated: Observed = serde_json::from_slice(&fs::read(dir.join("observed.json"))?)?;
+    let from_files = ns.enter(|| Observed::gather(dir, config))??;
+    Ok(Observed { links: stated.links, uplinks: stated.uplinks, ..from_files })
+}
+
+/// Installs the rules, if any, and reads back what the kernel then has.
+fn installed(rules: Option<&Ruleset>) -> Result<Readback, vpn_killswitch::backend::nft::Error> {
+    let mut nft = Nft::open()?;
+    let mut out = Readback::default();
+    let Some(rules) = rules else {
+        out.installed = nft.read()?.is_some();
+        return Ok(out);
+    };
+    nft.apply(rules)?;
+    let changes = nft.check(rules)?;
+    out.installed = !changes.contains(&Change::AddTable);
+    out.differences = changes.iter().map(ToString::to_string).collect();
+    out.counters = nft.counters()?;
+    for (set, width) in BLOCKED.into_iter().zip([4, 16]) {
+        out.blocked.extend(nft.elements(set)?.into_iter().map(|e| (width, e)));
+    }
+    for (set, width) in [PAUSED_DEVICES].into_iter().chain(PAUSED).zip([0, 4, 16]) {
+        out.paused.extend(nft.elements(set)?.into_iter().map(|e| (width, e)));
+    }
+    Ok(out)
+}
