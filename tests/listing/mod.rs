@@ -1,6 +1,7 @@
 //! What `nft` itself says about our table, in a form that can be compared.
 
 #![allow(dead_code, reason = "each test program uses its own part")]
+#![allow(clippy::indexing_slicing, reason = "test code: JSON without a key is null")]
 
 use crate::lab::Res;
 use crate::lab::ns::Ns;
