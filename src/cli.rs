@@ -30,7 +30,7 @@ const COMMANDS: [Command; 6] = [
     Command {
         name: "enable",
         arguments: " [--force]",
-        summary: "switch protection on, now and after a reboot",
+        summary: "switch protection on, in the kernel and in the configuration",
     },
     Command {
         name: "disable",
@@ -57,7 +57,7 @@ const COMMANDS: [Command; 6] = [
 const OPTIONS: &str = "\
 Options:
   --root DIR       read and write below DIR instead of /
-  --platform NAME  openwrt or generic; default: what is found below the root
+  --platform NAME  openwrt or generic
   -h, --help       this text
   -V, --version    the version
 
@@ -214,6 +214,7 @@ fn check(control: &Control) -> Result<u8, Error> {
         return Err(Error::Config(status.errors));
     }
     let mut lines: Vec<&str> = status.differences.iter().map(String::as_str).collect();
+    lines.extend(status.layers.iter().map(|l| l.detail.as_str()).filter(|d| !d.is_empty()));
     lines.extend(status.warnings.iter().map(|w| w.message.as_str()));
     for line in lines {
         let _ = print(&format!("{line}\n"));

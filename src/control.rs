@@ -100,7 +100,7 @@ impl Control {
         let outcome = self.enforce(&config)?;
         self.write_config(&text, &edited).map_err(|e| {
             Error::Failed(format!(
-                "protection is on, but {} could not be written ({e}): it will be off after a reboot",
+                "protection is on, but {} could not be written ({e}): the next apply, or a reboot, ends it",
                 self.config_path().display()
             ))
         })?;

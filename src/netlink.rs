@@ -363,6 +363,13 @@ fn end(out: &mut [u8], at: usize) {
     }
 }
 
+/// Appends an attribute of raw bytes (at most a few hundred of them).
+pub fn bytes(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    push_header(out, kind, u16::try_from(value.len()).unwrap_or(0));
+    out.extend(value);
+    align(out);
+}
+
 /// The constants are C ints whose values fit in the header's 16 bits.
 pub const fn flag(flag: libc::c_int) -> u16 {
     let [low, high, ..] = flag.to_le_bytes();

@@ -85,6 +85,8 @@ pub struct Status {
 pub struct Layer {
     /// `netfilter`.
     pub name: &'static str,
+    /// Whether there is anything of it in the kernel.
+    pub installed: bool,
     /// Whether it is complete in the kernel.
     pub in_force: bool,
     /// What this kernel cannot do, or why it is not in force; empty when all is well.
@@ -222,6 +224,9 @@ pub fn build(
                 .to_owned(),
         ];
     }
+    if enabled && errors.is_empty() && !kernel.installed {
+        differences = vec!["the table is missing: run 'vpn-killswitch apply'".to_owned()];
+    }
     let in_force = kernel.installed && enabled && differences.is_empty() && errors.is_empty();
     let detail = match (kernel.installed, in_force) {
         (_, true) => kernel.unavailable.join("; "),
@@ -253,7 +258,7 @@ pub fn build(
         posture,
         enabled,
         router: config.map(|c| c.router.to_string()).unwrap_or_default(),
-        layers: vec![Layer { name: "netfilter", in_force, detail }],
+        layers: vec![Layer { name: "netfilter", installed: kernel.installed, in_force, detail }],
         tunnels,
         locals,
         uplinks: observed.uplinks.clone(),
@@ -445,6 +450,9 @@ impl Status {
             }
             Posture::Blocking => "BLOCKING: no tunnel is up; nothing leaves.".to_owned(),
             Posture::Paused => "PAUSED: open for a while.".to_owned(),
+            Posture::Degraded if !self.layers.iter().any(|l| l.installed) => {
+                "OPEN: nothing is in force.".to_owned()
+            }
             Posture::Degraded if !self.errors.is_empty() => {
                 "DEGRADED: the configuration has errors; what was in force still is.".to_owned()
             }

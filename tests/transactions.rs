@@ -263,7 +263,7 @@ const DAMAGE: [(&str, &str); 31] = [
         "chain forward has a rule",
     ),
     ("add element inet vpn_killswitch tunnels_range { \"eth0\" }", "tunnels_range has \"eth0\""),
-    ("add element inet vpn_killswitch locals { \"eth*\" }", "locals has \"eth*\""),
+    ("add element inet vpn_killswitch locals { \"eth1\" }", "locals has \"eth1\""),
     ("add element inet vpn_killswitch endpoint_1_4 { 198.51.100.1 }", "198.51.100.1"),
     ("delete element inet vpn_killswitch tunnels_range { \"wg0\" }", "tunnels_range lacks \"wg0\""),
     (

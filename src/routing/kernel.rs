@@ -5,8 +5,7 @@ use std::io;
 use netlink_bindings::rt_rule::{FibRuleAttrs, FibRuleHdr};
 
 use super::{Does, PROTOCOL, Rule, Step};
-use crate::backend::nft::expr::bytes;
-use crate::netlink::{Refusal, Request, Socket, flag};
+use crate::netlink::{Refusal, Request, Socket, bytes, flag};
 use crate::types::Family;
 
 /// `RTM_NEWRULE`, `RTM_DELRULE`, `RTM_GETRULE`, `RTM_SETLINK` (linux/rtnetlink.h).

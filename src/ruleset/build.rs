@@ -265,7 +265,7 @@ impl Builder<'_> {
             rule(
                 "out_pass",
                 G2,
-                "carries the pass mark: sent by this program",
+                "carries the pass mark",
                 vec![Match::Mark { mask: p.pass_mark, value: p.pass_mark }],
                 Verdict::Accept,
             ),

@@ -15,10 +15,8 @@ use crate::ruleset::Key;
 pub enum Change {
     /// Creates the table.
     AddTable,
-    /// Deletes the table with everything in it.
-    DelTable,
-    /// Clears flags that switch the table off.
-    WakeTable(u32),
+    /// Deletes the table with everything in it, because of what it is.
+    DelTable(&'static str),
     /// Creates a counter.
     AddCounter(String),
     /// Deletes a counter.
@@ -54,16 +52,13 @@ pub fn diff(wanted: &Table, installed: Option<&Table>) -> Vec<Change> {
             out.push(Change::AddTable);
             &empty
         }
-        Some(installed) if is_another_schema(wanted, installed) => {
-            out.extend([Change::DelTable, Change::AddTable]);
-            &empty
-        }
-        Some(installed) => {
-            if installed.flags != wanted.flags {
-                out.push(Change::WakeTable(installed.flags));
+        Some(installed) => match unusable(wanted, installed) {
+            Some(why) => {
+                out.extend([Change::DelTable(why), Change::AddTable]);
+                &empty
             }
-            installed
-        }
+            None => installed,
+        },
     };
 
     let missing = |name: &str| !installed.counters.iter().any(|c| c == name);
@@ -124,10 +119,13 @@ pub fn diff(wanted: &Table, installed: Option<&Table>) -> Vec<Change> {
     out
 }
 
-/// Whether something of ours has the right name and a kind that cannot be changed in place. Only
-/// another version of this program leaves that behind, so the whole table is replaced, in one
-/// transaction.
-fn is_another_schema(wanted: &Table, installed: &Table) -> bool {
+/// Why the table cannot be changed in place and is replaced whole, in one transaction: something of
+/// ours has the right name and another kind, which another version of this program leaves behind, or
+/// somebody switched the table off.
+fn unusable(wanted: &Table, installed: &Table) -> Option<&'static str> {
+    if installed.flags != wanted.flags {
+        return Some("the table has flags that it should not have: dormant means switched off");
+    }
     let kind = |s: &Set| (s.key_len, s.flags, s.timeout_ms, s.size);
     let set = wanted
         .sets
@@ -139,7 +137,7 @@ fn is_another_schema(wanted: &Table, installed: &Table) -> bool {
             .iter()
             .any(|old| old.name == new.name && (old.hook, &old.kind) != (new.hook, &new.kind))
     });
-    set || chain
+    (set || chain).then_some("the table is of another version")
 }
 
 /// What is in `a` and not in `b`; both are sorted.
@@ -230,10 +228,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AddTable => f.write_str("the table is missing"),
-            Self::DelTable => f.write_str("the table is of another version"),
-            Self::WakeTable(flags) => {
-                write!(f, "the table has flags {flags:#x} (1 means dormant: switched off)")
-            }
+            Self::DelTable(why) => f.write_str(why),
             Self::AddCounter(name) => write!(f, "counter {name} is missing"),
             Self::DelCounter(name) => write!(f, "counter {name} is not ours"),
             Self::DelObject(name, kind) => {

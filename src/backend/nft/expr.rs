@@ -8,8 +8,10 @@
 use std::fmt;
 
 use netlink_bindings::utils::{
-    IterableChunks, finalize_nested_header, find_attr, push_header, push_nested_header,
+    IterableChunks, finalize_nested_header, find_attr, push_nested_header,
 };
+
+use crate::netlink::bytes;
 
 /// `NFT_REG_1`.
 const REGISTER: u32 = 1;
@@ -390,13 +392,6 @@ pub fn nest(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
     let at = push_nested_header(out, kind);
     fill(out);
     finalize_nested_header(out, at);
-}
-
-/// Appends an attribute of raw bytes (at most a few hundred of them).
-pub fn bytes(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    push_header(out, kind, u16::try_from(value.len()).unwrap_or(0));
-    out.extend(value);
-    netlink_bindings::utils::align(out);
 }
 
 /// Appends an attribute that is a string, with its final NUL.

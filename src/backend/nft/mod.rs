@@ -179,7 +179,7 @@ impl Nft {
             if installed.is_none() {
                 return Ok(false);
             }
-            match self.send(&[Change::DelTable], generation) {
+            match self.send(&[Change::DelTable("")], generation) {
                 Ok(()) => return Ok(true),
                 Err(Failure::Outdated) => {}
                 Err(Failure::Refused(_, why)) => {

@@ -13,7 +13,7 @@ use netlink_bindings::nftables::{
 use netlink_bindings::utils::{IterableChunks, find_attr};
 
 use super::expr::{Expr, LIST_ELEM, string, word_attr};
-use super::table::{Chain, Rule, SET_EVAL, SET_INTERVAL, SET_TIMEOUT, Set, Table};
+use super::table::{Chain, Rule, SET_EVAL, SET_INTERVAL, Set, Table};
 use crate::netlink::{Refusal, Request, Socket};
 use crate::ruleset::{Key, TABLE};
 use crate::types::left_aligned;
@@ -123,10 +123,15 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Refusal> {
 
     table.sets = sets(socket)?;
     for set in &mut table.sets {
-        if set.flags & (SET_TIMEOUT | SET_EVAL) == 0 {
-            // Of each only its key, and whether it begins a range: of 10,000 that matters.
+        if set.flags & SET_EVAL == 0 {
+            // Of each only its key, and whether it begins a range: of 10,000 that matters. What ends
+            // by itself is not compared.
             let mut keys = Vec::new();
-            each_element(socket, &set.name, |e| keys.push((e.key, !e.end)))?;
+            each_element(socket, &set.name, |e| {
+                if e.expires.is_none() {
+                    keys.push((e.key, !e.end));
+                }
+            })?;
             set.elements = Some(ranges(keys, set));
         }
     }

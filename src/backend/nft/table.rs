@@ -71,7 +71,8 @@ pub struct Set {
     pub timeout_ms: u64,
     /// Elements at most, 0 for no limit.
     pub size: u32,
-    /// Elements, where the model fills the set; `None` where packets or commands do.
+    /// Elements, where the model fills the set; `None` where packets do. Of a set that commands fill:
+    /// the elements without an end, of which there should be none.
     pub elements: Option<Vec<(Key, Key)>>,
 }
 
@@ -142,7 +143,7 @@ fn set(set: &ruleset::Set) -> Set {
         Content::Recorded { timeout_secs, size } => {
             (SET_TIMEOUT | SET_EVAL, timeout_secs * 1000, *size, None)
         }
-        Content::Timed => (SET_TIMEOUT, 0, 0, None),
+        Content::Timed => (SET_TIMEOUT, 0, 0, Some(Vec::new())),
     };
     // `enum datatypes` of nft, "informational" to the kernel: what makes `nft list` print addresses.
     let key_type = match set.key {

@@ -3,10 +3,10 @@
 //! Translates only: which changes, and why, is [`super::diff`]'s part.
 
 use super::diff::Change;
-use super::expr::{LIST_ELEM, OBJECT_COUNTER, bytes, nest, string, wide_attr, word_attr};
+use super::expr::{LIST_ELEM, OBJECT_COUNTER, nest, string, wide_attr, word_attr};
 use super::read::{HEADER, after, kind};
 use super::table::{SET_INTERVAL, Set, TYPE_DEVICE};
-use crate::netlink::{Batch, flag};
+use crate::netlink::{Batch, bytes, flag};
 use crate::ruleset::{Key, TABLE};
 
 /// An attribute holds at most 64 KiB, and an element of a range takes at most 72 bytes.
@@ -35,8 +35,8 @@ pub fn fill(batch: &mut Batch, changes: &[Change]) -> Vec<Option<usize>> {
 /// Makers before users, users gone before what they used.
 fn phase(change: &Change) -> u8 {
     match change {
-        Change::DelTable => 0,
-        Change::AddTable | Change::WakeTable(_) => 1,
+        Change::DelTable(_) => 0,
+        Change::AddTable => 1,
         Change::AddCounter(_) | Change::AddSet(_) => 2,
         // Old elements first: a new range may take the place of an old one.
         Change::DelElements(..) => 3,
@@ -62,9 +62,7 @@ fn write(batch: &mut Batch, change: &Change) -> usize {
     };
     match change {
         Change::AddTable => message(libc::NFT_MSG_NEWTABLE, create, &|_| {}),
-        Change::DelTable => message(libc::NFT_MSG_DELTABLE, 0, &|_| {}),
-        // NFTA_TABLE_FLAGS
-        Change::WakeTable(_) => message(libc::NFT_MSG_NEWTABLE, 0, &|out| word_attr(out, 2, 0)),
+        Change::DelTable(_) => message(libc::NFT_MSG_DELTABLE, 0, &|_| {}),
         Change::AddCounter(name) => message(libc::NFT_MSG_NEWOBJ, create, &|out| {
             string(out, 2, name);
             word_attr(out, 3, OBJECT_COUNTER);
