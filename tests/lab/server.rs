@@ -2,22 +2,26 @@
 //! router's connection tracking sees them as established; and the router's own resolver.
 
 use super::ns::{Daemon, Ns};
+use super::packet::Mark;
 use super::topology::{Lab, lan};
 use super::{Res, wait_for};
+use std::collections::HashSet;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How often a server looks whether it is to stop.
 const TURN: Duration = Duration::from_millis(100);
 
+/// The marked packets that reached a socket.
+type Heard = Arc<Mutex<HashSet<Mark>>>;
+
 /// Servers of one host; they stop when dropped.
 pub struct Servers {
     stop: Arc<AtomicBool>,
-    /// Datagrams and connections that reached a socket.
-    pub heard: Arc<AtomicU32>,
+    heard: Heard,
 }
 
 impl Drop for Servers {
@@ -30,7 +34,7 @@ impl Servers {
     /// Starts UDP and TCP echo on each of these addresses and ports; port 53 answers DNS questions.
     pub fn start(ns: &Ns, addresses: &[IpAddr], ports: &[u16]) -> Res<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let heard = Arc::new(AtomicU32::new(0));
+        let heard = Heard::default();
         for ip in addresses {
             for port in ports {
                 let at = SocketAddr::from((*ip, *port));
@@ -38,21 +42,26 @@ impl Servers {
                 let tcp = ns.enter(|| TcpListener::bind(at))?.map_err(|e| format!("{at}: {e}"))?;
                 let (s, h) = (Arc::clone(&stop), Arc::clone(&heard));
                 std::thread::spawn(move || answer_datagrams(&udp, &s, &h));
-                let (s, h) = (Arc::clone(&stop), Arc::clone(&heard));
-                std::thread::spawn(move || answer_connections(&tcp, &s, &h));
+                let s = Arc::clone(&stop);
+                std::thread::spawn(move || answer_connections(&tcp, &s));
             }
         }
         Ok(Self { stop, heard })
     }
+
+    /// How many different packets of a flow reached a UDP socket.
+    pub fn heard(&self, flow: u16) -> u32 {
+        self.heard.lock().unwrap().iter().filter(|mark| mark.flow == flow).count() as u32
+    }
 }
 
-fn answer_datagrams(socket: &UdpSocket, stop: &AtomicBool, heard: &AtomicU32) -> io::Result<()> {
+fn answer_datagrams(socket: &UdpSocket, stop: &AtomicBool, heard: &Heard) -> io::Result<()> {
     let dns = socket.local_addr()?.port() == 53;
     socket.set_read_timeout(Some(TURN))?;
     let mut buffer = [0; 2048];
     while !stop.load(Ordering::Acquire) {
         let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
-        heard.fetch_add(1, Ordering::Release);
+        heard.lock().unwrap().extend(Mark::find(&buffer[..len]));
         // The asker may be unreachable by now; that is the scenario, not an error.
         if dns {
             drop(socket.send_to(&answer(&buffer[..len]), from));
@@ -87,18 +96,13 @@ fn answer(question: &[u8]) -> Vec<u8> {
     a
 }
 
-fn answer_connections(
-    listener: &TcpListener,
-    stop: &Arc<AtomicBool>,
-    heard: &Arc<AtomicU32>,
-) -> io::Result<()> {
+fn answer_connections(listener: &TcpListener, stop: &Arc<AtomicBool>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     while !stop.load(Ordering::Acquire) {
         let Ok((mut stream, _)) = listener.accept() else {
             std::thread::sleep(TURN / 10);
             continue;
         };
-        heard.fetch_add(1, Ordering::Release);
         let stop = Arc::clone(stop);
         std::thread::spawn(move || -> io::Result<()> {
             stream.set_nonblocking(false)?;

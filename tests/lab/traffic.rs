@@ -216,7 +216,8 @@ impl Sender {
         let any: IpAddr = if v4 { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
         match flow.kind {
             Kind::Udp | Kind::Dns => UdpSocket::bind((any, 0)).map(Self::Udp),
-            Kind::UdpFrom(port) => UdpSocket::bind((any, port)).map(Self::Udp),
+            Kind::UdpFrom(port) if v4 => UdpSocket::bind((any, port)).map(Self::Udp),
+            Kind::UdpFrom(port) => only_ipv6((any, port).into()).map(Self::Udp),
             Kind::Syn => raw(v4, TCP).map(Self::Raw),
             Kind::Ping => raw(v4, if v4 { ICMP } else { ICMPV6 }).map(Self::Raw),
             Kind::Odd => raw(v4, ODD).map(Self::Raw),
@@ -311,6 +312,37 @@ fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
+/// An IPv6 socket that leaves the port free for IPv4.
+fn only_ipv6(at: SocketAddr) -> io::Result<UdpSocket> {
+    // SAFETY: a plain system call; the new descriptor is owned by nobody else.
+    let fd = unsafe { libc::socket(libc::AF_INET6, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` is open and ours.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    set_ipv6(fd, libc::IPV6_V6ONLY, 1)?;
+    // SAFETY: the pointer and length describe the address.
+    if with_address(at, at.port(), |a, len| unsafe { libc::bind(fd, a, len) }) != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(socket.into())
+}
+
+fn set_ipv6(fd: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: pointer and length describe `value`.
+    let set = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_IPV6,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// A raw socket; for TCP over IPv6 the kernel fills in the checksum.
 fn raw(v4: bool, proto: u8) -> io::Result<OwnedFd> {
     let family = if v4 { libc::AF_INET } else { libc::AF_INET6 };
@@ -322,20 +354,7 @@ fn raw(v4: bool, proto: u8) -> io::Result<OwnedFd> {
     // SAFETY: `fd` is open and ours.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     if !v4 && proto == TCP {
-        let offset: libc::c_int = 16;
-        // SAFETY: pointer and length describe `offset`.
-        let set = unsafe {
-            libc::setsockopt(
-                fd,
-                libc::IPPROTO_IPV6,
-                libc::IPV6_CHECKSUM,
-                (&raw const offset).cast(),
-                size_of_val(&offset) as libc::socklen_t,
-            )
-        };
-        if set != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        set_ipv6(fd, libc::IPV6_CHECKSUM, 16)?;
     }
     Ok(socket)
 }

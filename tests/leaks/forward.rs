@@ -2,6 +2,7 @@
 
 use crate::lab::Res;
 use crate::lab::ns::Ns;
+use crate::lab::product::configuration;
 use crate::lab::topology::{ENDPOINT_PORT, OPEN_ROUTER, connect, endpoint, internet};
 use crate::lab::traffic::{Flood, Flow, Kind, send};
 use crate::lab::watch::Seen;
@@ -94,6 +95,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "forward::firewall_reloaded",
         run: |s| client(s, reload_firewall),
         systems: &[(None, AllLeak), (DdWrt, AllLeak), (STRICT, Tight)],
+    },
+    Scenario {
+        name: "forward::changed_under_flood",
+        run: |s| client(s, change),
+        systems: &[(None, AllLeak), (STRICT, Tight)],
     },
     Scenario {
         name: "forward::client_to_vpn_server",
@@ -285,6 +291,30 @@ fn reload_firewall(stage: &mut Stage) -> Res<()> {
     for _ in 0..3 {
         stage.lab.router.nft("delete table inet fw4\n")?;
         stage.lab.router.nft(OPEN_ROUTER)?;
+    }
+    Ok(())
+}
+
+/// The owner changes this and that while the tunnel is down; no policy may be open in between.
+fn change(stage: &mut Stage) -> Res<()> {
+    stage.lab.tunnel_down()?;
+    let Some(product) = &stage.product else { return Ok(()) };
+    for _ in 0..3 {
+        for (mode, more) in [
+            ("dns", ""),
+            ("strict", "\toption reject '0'\n"),
+            ("open", "\tlist local_device 'br-iot'\n"),
+            ("strict", "\toption port_forward_replies '1'\n"),
+            ("strict", ""),
+        ] {
+            product.configure(&configuration(mode, more))?;
+            // With the tunnel down its exit code is not the point here.
+            let out = product.run(&["apply"])?;
+            if !matches!(out.status.code(), Some(0 | 4)) {
+                let text = String::from_utf8_lossy(&out.stderr).into_owned();
+                return Err(format!("apply: {}: {text}", out.status).into());
+            }
+        }
     }
     Ok(())
 }

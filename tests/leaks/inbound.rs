@@ -1,13 +1,16 @@
 //! What comes in: port forwards and packets for the tunnel's own address.
 
+use crate::lab::capture::Capture;
 use crate::lab::server::Servers;
-use crate::lab::topology::{ECHO, FORWARDED, client, internet, tunnel, uplink};
-use crate::lab::traffic::{Flow, Kind, send};
+use crate::lab::topology::{ECHO, FORWARDED, client, internet, tunnel, tunnel_peer, uplink};
+use crate::lab::traffic::{Flood, Flow, Kind, send};
+use crate::lab::watch::Seen;
 use crate::lab::{Res, wait_for};
 use crate::stage::Expect::{AllLeak, SomeLeak, Tight};
 use crate::stage::System::{DdWrt, None, Product, Zones};
-use crate::stage::{AFTER, FlowCount, Outcome, RATE, STRICT, Scenario, Setting, Stage};
-use std::sync::atomic::Ordering;
+use crate::stage::{
+    AFTER, BEFORE, FlowCount, Outcome, RATE, STRICT, Scenario, Setting, Stage, missing,
+};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -19,6 +22,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "inbound::port_forward_let_out",
         run: port_forward_answers,
         systems: &[(Product(Setting::Replies), AllLeak)],
+    },
+    Scenario {
+        name: "inbound::answers_to_the_tunnel",
+        run: answers_to_the_tunnel,
+        systems: &[(None, AllLeak), (STRICT, Tight), (Product(Setting::Replies), Tight)],
     },
     Scenario {
         name: "inbound::tunnel_address",
@@ -62,6 +70,33 @@ fn port_forward_answers(stage: &mut Stage) -> Res<Outcome> {
     Ok(outcome)
 }
 
+/// Connections that came in through the tunnel: when it is gone, their answers are not those of a
+/// port forward.
+fn answers_to_the_tunnel(stage: &mut Stage) -> Res<Outcome> {
+    const FROM: u16 = 5000;
+    const TO: u16 = 7777;
+    stage.engage()?;
+    stage.lab.vpn.ip("route add 192.168.1.0/24 via 10.9.0.2\n\
+                      route add 2001:db8:1:1::/64 via fd09::2\n")?;
+    let questions = client().map(|ip| Flow::new(Kind::UdpFrom(FROM), (ip, TO))).to_vec();
+    let arrivals = Capture::start(&stage.lab.client, "eth0")?;
+    let sent = send(&stage.lab.vpn, Option::None, questions, 5, RATE)?;
+    if Seen::distinct(&arrivals.finish()?, &sent) != sent.iter().map(|s| s.sent).sum::<u32>() {
+        return Err("the connections did not come in".into());
+    }
+    let watch = stage.lab.watch()?;
+    let answers = tunnel_peer().map(|ip| Flow::new(Kind::UdpFrom(TO), (ip, FROM))).to_vec();
+    let flood = Flood::start(&stage.lab.client, Option::None, answers, RATE);
+    flood.more(BEFORE)?;
+    let before = flood.now();
+    stage.lab.tunnel_down()?;
+    flood.more(AFTER)?;
+    let sent = flood.stop()?;
+    let seen = watch.finish()?;
+    stage.verify()?;
+    Ok(Outcome::count(seen.strays(), &sent, before))
+}
+
 /// Packets for the tunnel's address from the uplink and the LAN must not reach a socket; those
 /// from the tunnel must. "Leaked" here means heard by a program on the router.
 fn tunnel_address(stage: &mut Stage) -> Res<Outcome> {
@@ -70,33 +105,22 @@ fn tunnel_address(stage: &mut Stage) -> Res<Outcome> {
     stage.lab.provider.ip("route add 10.9.0.2/32 via 100.64.7.2 dev isp0\n\
                            route add fd09::2/128 via 2001:db8:64::2 dev isp0\n")?;
     let mut outcome = Outcome::default();
-    let mut heard = 0;
     for (ns, tight) in
         [(&stage.lab.provider, true), (&stage.lab.client, true), (&stage.lab.vpn, false)]
     {
         for ip in tunnel() {
-            let flows = vec![Flow::new(Kind::Udp, (ip, ECHO))];
-            let sent = send(ns, Option::None, flows, AFTER, RATE)?;
-            // A probe through the tunnel comes last: when it is heard, all others would have been.
-            let probe = vec![Flow::new(Kind::Udp, (ip, ECHO))];
-            let probes = send(&stage.lab.vpn, Option::None, probe, 1, RATE)?[0].sent;
-            wait_for("the probe", 5.0, || servers.heard.load(Ordering::Acquire) >= heard + probes)?;
-            let mut count = servers.heard.load(Ordering::Acquire);
-            // A busy machine may still be delivering the rest of what is allowed.
-            if !tight {
-                wait_for("packets from the tunnel", 5.0, || {
-                    count = servers.heard.load(Ordering::Acquire);
-                    count == heard + probes + sent[0].sent
-                })?;
-            } else {
-                outcome.flows.push(FlowCount {
-                    flow: sent[0].flow.clone(),
-                    exposed: sent[0].sent,
-                    after: sent[0].sent,
-                    leaked: count - heard - probes,
-                });
+            let flow = || vec![Flow::new(Kind::Udp, (ip, ECHO))];
+            let sent = send(ns, Option::None, flow(), AFTER, RATE)?.remove(0);
+            // A packet through the tunnel comes last: when it is heard, so are all before it.
+            let probe = send(&stage.lab.vpn, Option::None, flow(), 1, RATE)?.remove(0);
+            wait_for("the probe", 5.0, || servers.heard(probe.flow.id) == probe.sent)?;
+            let leaked = servers.heard(sent.flow.id);
+            if tight {
+                let (exposed, after) = (sent.sent, sent.sent);
+                outcome.flows.push(FlowCount { flow: sent.flow, exposed, after, leaked });
+            } else if leaked != sent.sent {
+                return Err(missing(&sent, sent.sent, leaked));
             }
-            heard = count;
         }
     }
     stage.verify()?;

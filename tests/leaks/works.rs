@@ -4,14 +4,15 @@
 use crate::lab::capture::Capture;
 use crate::lab::ns::{Ns, directory};
 use crate::lab::packet::{ICMP, ICMPV6, Packet, TCP};
+use crate::lab::product::configuration;
 use crate::lab::server::Servers;
 use crate::lab::topology::{ECHO, client, gateway, internet, lan, tunnel_peer, uplink};
-use crate::lab::traffic::{Flow, Kind, send};
+use crate::lab::traffic::{Flood, Flow, Kind, send};
 use crate::lab::watch::Seen;
 use crate::lab::{Res, wait_for};
 use crate::stage::Expect::Tight;
 use crate::stage::System::{None, Product};
-use crate::stage::{AFTER, Outcome, RATE, STRICT, Scenario, Setting, Stage, missing};
+use crate::stage::{AFTER, BEFORE, Outcome, RATE, STRICT, Scenario, Setting, Stage, missing};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
 use std::time::Duration;
@@ -26,6 +27,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "works::clients_get_leases",
         run: clients_get_leases,
         systems: &[(None, Tight), (STRICT, Tight)],
+    },
+    Scenario {
+        name: "works::changes_do_not_interrupt",
+        run: changes_do_not_interrupt,
+        systems: &[(STRICT, Tight)],
     },
     Scenario {
         name: "works::uplink_housekeeping",
@@ -136,6 +142,30 @@ fn clients_get_leases(stage: &mut Stage) -> Res<Outcome> {
     }
     stage.verify()?;
     Ok(Outcome::count(watch.finish()?.strays(), &[], 0))
+}
+
+/// Settings change while traffic flows through the tunnel: not one packet is lost.
+fn changes_do_not_interrupt(stage: &mut Stage) -> Res<Outcome> {
+    stage.engage()?;
+    let watch = stage.lab.watch()?;
+    let flood = Flood::start(&stage.lab.client, Option::None, Flow::all_kinds(&internet()), RATE);
+    flood.more(BEFORE)?;
+    let product = stage.product.as_ref().ok_or("no product")?;
+    for more in ["\toption reject '0'\n", "\tlist local_device 'br-iot'\n", "", ""] {
+        product.configure(&configuration("strict", more))?;
+        product.ok(&["apply"])?;
+        flood.more(BEFORE)?;
+    }
+    let sent = flood.stop()?;
+    let seen = watch.finish()?;
+    for s in &sent {
+        let arrived = Seen::distinct(&seen.internet, std::slice::from_ref(s));
+        if arrived != s.sent {
+            return Err(missing(s, s.sent, arrived));
+        }
+    }
+    stage.verify()?;
+    Ok(Outcome::count(seen.strays(), &sent, 0))
 }
 
 /// Leases are renewed and neighbours found, with the tunnel down.
