@@ -22,6 +22,8 @@ pub enum Kind {
     Udp,
     /// Datagrams from this port.
     UdpFrom(u16),
+    /// Datagrams from this address and port.
+    UdpAt(SocketAddr),
     /// Connection attempts (SYN, made by hand so that each carries a mark).
     Syn,
     /// Connection attempts by the kernel: what a process without privileges can do. Unmarked;
@@ -216,6 +218,7 @@ impl Sender {
         let any: IpAddr = if v4 { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
         match flow.kind {
             Kind::Udp | Kind::Dns => UdpSocket::bind((any, 0)).map(Self::Udp),
+            Kind::UdpAt(from) => UdpSocket::bind(from).map(Self::Udp),
             Kind::UdpFrom(port) if v4 => UdpSocket::bind((any, port)).map(Self::Udp),
             Kind::UdpFrom(port) => only_ipv6((any, port).into()).map(Self::Udp),
             Kind::Syn => raw(v4, TCP).map(Self::Raw),

@@ -2,7 +2,7 @@
 
 use crate::lab::capture::Capture;
 use crate::lab::server::Servers;
-use crate::lab::topology::{ECHO, FORWARDED, client, internet, tunnel, tunnel_peer, uplink};
+use crate::lab::topology::{ECHO, FORWARDED, client, internet, lan, tunnel, tunnel_peer, uplink};
 use crate::lab::traffic::{Flood, Flow, Kind, send};
 use crate::lab::watch::Seen;
 use crate::lab::{Res, wait_for};
@@ -11,6 +11,7 @@ use crate::stage::System::{DdWrt, None, Product, Zones};
 use crate::stage::{
     AFTER, BEFORE, FlowCount, Outcome, RATE, STRICT, Scenario, Setting, Stage, missing,
 };
+use std::net::IpAddr;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -70,28 +71,40 @@ fn port_forward_answers(stage: &mut Stage) -> Res<Outcome> {
     Ok(outcome)
 }
 
-/// Connections that came in through the tunnel: when it is gone, their answers are not those of a
-/// port forward.
+/// Connections that came in through the tunnel, to a client and to the router: when the tunnel is
+/// gone, their answers are not those to somebody on the uplink.
 fn answers_to_the_tunnel(stage: &mut Stage) -> Res<Outcome> {
     const FROM: u16 = 5000;
     const TO: u16 = 7777;
     stage.engage()?;
     stage.lab.vpn.ip("route add 192.168.1.0/24 via 10.9.0.2\n\
                       route add 2001:db8:1:1::/64 via fd09::2\n")?;
-    let questions = client().map(|ip| Flow::new(Kind::UdpFrom(FROM), (ip, TO))).to_vec();
-    let arrivals = Capture::start(&stage.lab.client, "eth0")?;
-    let sent = send(&stage.lab.vpn, Option::None, questions, 5, RATE)?;
-    if Seen::distinct(&arrivals.finish()?, &sent) != sent.iter().map(|s| s.sent).sum::<u32>() {
-        return Err("the connections did not come in".into());
+    let asked: Vec<IpAddr> = [client(), lan()].concat();
+    for ip in asked {
+        let question = vec![Flow::new(Kind::UdpFrom(FROM), (ip, TO))];
+        let arrivals = Capture::start(&stage.lab.router, "wg0")?;
+        let sent = send(&stage.lab.vpn, Option::None, question, 5, RATE)?;
+        if Seen::distinct(&arrivals.finish()?, &sent) != sent[0].sent {
+            return Err("the connections did not come in".into());
+        }
     }
     let watch = stage.lab.watch()?;
-    let answers = tunnel_peer().map(|ip| Flow::new(Kind::UdpFrom(TO), (ip, FROM))).to_vec();
-    let flood = Flood::start(&stage.lab.client, Option::None, answers, RATE);
-    flood.more(BEFORE)?;
-    let before = flood.now();
+    let answers = |hosts: [IpAddr; 2]| {
+        let from_to = hosts.into_iter().zip(tunnel_peer());
+        from_to.map(|(h, to)| Flow::new(Kind::UdpAt((h, TO).into()), (to, FROM))).collect()
+    };
+    let floods = [
+        Flood::start(&stage.lab.client, Option::None, answers(client()), RATE),
+        Flood::start(&stage.lab.router, Option::None, answers(lan()), RATE),
+    ];
+    floods.iter().try_for_each(|flood| flood.more(BEFORE))?;
+    let before = floods.iter().map(Flood::now).min().unwrap_or(0);
     stage.lab.tunnel_down()?;
-    flood.more(AFTER)?;
-    let sent = flood.stop()?;
+    floods.iter().try_for_each(|flood| flood.more(AFTER))?;
+    let mut sent = Vec::new();
+    for flood in floods {
+        sent.extend(flood.stop()?);
+    }
     let seen = watch.finish()?;
     stage.verify()?;
     Ok(Outcome::count(seen.strays(), &sent, before))
