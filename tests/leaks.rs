@@ -115,7 +115,9 @@ type Done = BTreeMap<(usize, usize, String), Result<Outcome, String>>;
 
 /// All counts: rows are scenarios, columns are systems.
 fn table(jobs: &[Job], done: &Done) {
-    println!("\nLeaked packets (IPv4 + IPv6) of those that had no tunnel to go through\n");
+    println!("\nLeaked packets (IPv4 + IPv6), seen on the uplink's far side");
+    println!("ok: nothing leaked and what must work did; –: not of that family; empty: not run");
+    println!("Where vpn-killswitch ran in several modes, the worst is shown.\n");
     let heads = ["no kill switch", "DD-WRT rule", "zones", "vpn-killswitch"];
     print!("{:<34}", "");
     heads.iter().for_each(|head| print!("{head:>16}"));
