@@ -1,8 +1,8 @@
 //! A full and a read-only disk: protection does not wait for disk space, and what could not be made
 //! durable is not called so (G5, G11).
 
-use crate::lab::Res;
 use crate::lab::ns::directory;
+use crate::lab::{Res, wait_for};
 use crate::stage::{NEW, OLD, Stage, assert_refused, switched_off, told};
 use std::ffi::CString;
 use std::fs;
@@ -42,7 +42,10 @@ impl Disk {
         let stage = Stage::in_directory(root)?;
         stage.configure(text)?;
         match self {
-            Self::ReadOnly => mount(&stage.root, libc::MS_REMOUNT | libc::MS_RDONLY)?,
+            // A child that another test starts at this moment may still hold a copy of our open file.
+            Self::ReadOnly => wait_for("read-only", 5.0, || {
+                mount(&stage.root, libc::MS_REMOUNT | libc::MS_RDONLY).is_ok()
+            })?,
             Self::Full => {
                 let mut file = fs::File::create(stage.root.join("filler"))?;
                 while file.write(&[0; 4096]).is_ok() {}
