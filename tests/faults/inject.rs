@@ -9,10 +9,16 @@ use crate::stage::{Stage, assert_refused, told, workers};
 use crate::tracee::{Stop, Tracee};
 use std::time::Instant;
 
-/// `NFNL_MSG_BATCH_BEGIN`, in the fifth byte of the message that begins a transaction.
-const BATCH_BEGIN: u8 = 0x10;
+/// `NFNL_MSG_BATCH_BEGIN` (0x0010), as it lies in the message that begins a transaction.
+const BATCH_BEGIN: [u8; 2] = [0x10, 0];
 /// The commit, its answers and the first question behind it.
 const TRANSACTION_CALLS: usize = 6;
+
+/// Whether the program is about to send an nftables transaction.
+pub fn begins_transaction(run: &Tracee, stop: &Stop) -> bool {
+    let kind = [4, 5].map(|at| run.peek(stop.args[1] + at).ok());
+    stop.call == libc::SYS_sendto && kind == BATCH_BEGIN.map(Some)
+}
 
 /// What may go wrong with a call; nothing for calls that cannot fail.
 fn errors(call: i64) -> &'static [i32] {
@@ -63,7 +69,7 @@ fn plan(stage: &mut Stage, case: &Case) -> Res<Vec<Fault>> {
     while let Some(at) = stop {
         if at.entry {
             let call = at.call;
-            if call == libc::SYS_sendto && run.peek(at.args[1] + 4)? == BATCH_BEGIN {
+            if begins_transaction(&run, &at) {
                 transaction = TRANSACTION_CALLS;
             }
             let errors = errors(call);

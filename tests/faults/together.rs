@@ -1,7 +1,9 @@
 //! Many at once: every apply ends, the last configuration wins, and there is no moment without one
 //! of the policies (G6).
 
+use crate::inject::begins_transaction;
 use crate::lab::Res;
+use crate::lab::ns::directory;
 use crate::stage::{NEW, OLD, Stage, assert_refused, look, open, told};
 use crate::tracee::{Tracee, impatient};
 use std::fs;
@@ -103,11 +105,7 @@ fn without_a_common_lock_the_kernel_serialises() -> Res<()> {
     // Two roots have two locks: as when one program found the disk full and the other did not.
     let mut stage = Stage::new()?;
     let states = both(&mut stage)?;
-    let other = Stage {
-        ns: stage.ns.clone(),
-        root: crate::lab::ns::directory("root")?,
-        nft: open(&stage.ns)?,
-    };
+    let other = Stage { ns: stage.ns.clone(), root: directory("root")?, nft: open(&stage.ns)? };
     fs::create_dir_all(other.root.join("etc/config"))?;
     stage.configure(OLD)?;
     other.configure(NEW)?;
@@ -142,6 +140,77 @@ fn without_a_common_lock_the_kernel_serialises() -> Res<()> {
     Ok(())
 }
 
+#[test]
+fn rules_that_change_under_an_apply_are_read_again() -> Res<()> {
+    let mut stage = Stage::new()?;
+    let [_, new] = both(&mut stage)?;
+    let (old_rules, new_rules) = (stage.ruleset(OLD)?, stage.ruleset(NEW)?);
+    stage.configure(NEW)?;
+    for (before, meanwhile) in [
+        (Some(&old_rules), None),
+        (Some(&old_rules), Some(&new_rules)),
+        (None, Some(&old_rules)),
+        (None, Some(&new_rules)),
+    ] {
+        stage.put(before)?;
+        let mut run = Tracee::start(stage.command(&["apply"]))?;
+        // All has been read and the change is computed, but not yet sent.
+        run.run_until("its transaction", begins_transaction)?;
+        stage.put(meanwhile)?;
+        let out = run.finish()?;
+        assert!(out.status.success(), "{}", told(&out));
+        assert!(stage.kernel()? == new);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_transaction_in_preparation_shows_no_rule_twice() -> Res<()> {
+    let mut stage = Stage::new()?;
+    let rules = stage.ruleset(OLD)?;
+    stage.put(Some(&rules))?;
+    // Checked and taken back, so that the generation never tells that something was there.
+    let script = directory("nft")?.join("script");
+    fs::write(&script, "insert rule inet vpn_killswitch inbound counter\n".repeat(1000))?;
+    let check = format!("nft -c -f {}", script.display());
+    let stop = AtomicBool::new(false);
+    let (mut looks, mut checks) = (0, 0);
+    thread::scope(|scope| {
+        let (stop, ns) = (&stop, stage.ns.clone());
+        let checker = scope.spawn(move || -> Res<u32> {
+            let mut checks = 0;
+            while !stop.load(Ordering::Acquire) {
+                ns.sh(&check)?;
+                checks += 1;
+            }
+            Ok(checks)
+        });
+        let end = Instant::now() + Duration::from_secs(2);
+        let mut looking = || -> Res<()> {
+            while Instant::now() < end {
+                // Busy when it was disturbed each time.
+                let Ok(Some(table)) = look(&mut stage.nft) else { continue };
+                looks += 1;
+                for chain in &table.chains {
+                    let mut comments: Vec<_> = chain.rules.iter().map(|r| &r.comment).collect();
+                    comments.sort();
+                    if let Some(twice) = comments.windows(2).find(|w| w[0] == w[1]) {
+                        return Err(format!("look {looks}: twice: {}", twice[0]).into());
+                    }
+                }
+            }
+            Ok(())
+        };
+        let looked = looking();
+        stop.store(true, Ordering::Release);
+        checks = checker.join().map_err(|_| "the checker failed")??;
+        looked
+    })?;
+    eprintln!("{looks} looks beside {checks} transactions in preparation");
+    assert!(looks > 50 && checks > 5);
+    Ok(())
+}
+
 /// A program that holds the lock, stopped in the middle of its work.
 fn holder(stage: &Stage) -> Res<Tracee> {
     let mut holder = Tracee::start(stage.command(&["apply"]))?;
@@ -158,12 +227,12 @@ fn when_the_holder_dies_the_next_goes_on() -> Res<()> {
     stage.put(None)?;
     stage.configure(NEW)?;
     let holder = holder(&stage)?;
-    let next = impatient(&mut stage.command(&["apply"])).spawn()?;
-    // It tries for the lock every few milliseconds: it has met the holder, or this proves nothing.
-    thread::sleep(Duration::from_millis(200));
+    let mut next = Tracee::start(stage.command(&["apply"]))?;
+    // It has tried for the lock in vain when it pauses before it tries again.
+    next.run_until("waiting for the lock", |_, stop| stop.call == libc::SYS_clock_nanosleep)?;
     assert!(stage.kernel()?.is_none(), "it did not wait");
     holder.kill()?;
-    let out = next.wait_with_output()?;
+    let out = next.finish()?;
     assert!(out.status.success(), "{}", told(&out));
     assert!(stage.kernel()? == new);
     Ok(())
