@@ -177,6 +177,9 @@ fn applied(outcome: &Outcome) -> u8 {
     for what in &outcome.unavailable {
         complain(&format!("this kernel cannot do all; protection is complete without it: {what}"));
     }
+    for what in &outcome.incomplete {
+        complain(&format!("this kernel cannot do all of the second layer: {what}"));
+    }
     print(match (outcome.enabled, outcome.changes.is_empty()) {
         (true, true) => "Protection is in force; nothing had to be changed.\n",
         (true, false) => "Protection is in force.\n",

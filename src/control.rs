@@ -14,6 +14,7 @@ use crate::config::{self, Config, ConfigError, edit, edit::EditError, uci};
 use crate::lock;
 use crate::observe::Observed;
 use crate::policy::{self, Policy, Warning};
+use crate::routing;
 use crate::ruleset::{
     self, Ruleset, build::BLOCKED, build::PAUSED, build::PAUSED_DEVICES, build::TUNNEL_ADDRS,
 };
@@ -50,6 +51,8 @@ pub struct Outcome {
     pub changes: Vec<String>,
     /// What this kernel cannot do, though it protects.
     pub unavailable: Vec<String>,
+    /// What is missing in the routing layer.
+    pub incomplete: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<Warning>,
     /// Whether protection is in force now.
@@ -125,7 +128,9 @@ impl Control {
                 self.config_path().display()
             ))
         })?;
-        Ok(nft.remove()?)
+        let removed = nft.remove()?;
+        let routing = routed(None)?;
+        Ok(removed || !routing.changes.is_empty())
     }
 
     /// How the kernel differs from what it should have; empty when it does not.
@@ -155,7 +160,21 @@ impl Control {
             .as_ref()
             .filter(|_| config.as_ref().is_some_and(|c| c.enabled))
             .map(ruleset::build);
-        let kernel = read_back(wanted.as_ref())?;
+        let mut kernel = read_back(wanted.as_ref())?;
+        let in_force = policy.as_ref().filter(|_| wanted.is_some());
+        let routing = routing::kernel::check(in_force)
+            .map_err(|e| Error::Failed(format!("cannot read the routing rules: {e}")))?;
+        kernel.routing.installed = !routing.rules.is_empty();
+        for step in &routing.steps {
+            let part = &mut kernel.routing;
+            let list =
+                if step.is_optional() { &mut part.unavailable } else { &mut part.differences };
+            list.push(step.to_string());
+        }
+        if let Some(policy) = in_force {
+            let uncovered = routing::uncovered(policy, &observed.links);
+            kernel.routing.differences.extend(uncovered);
+        }
         Ok(status::build(config.as_ref(), policy.as_ref(), &observed, &warnings, errors, &kernel))
     }
 
@@ -172,12 +191,18 @@ impl Control {
     fn enforce(&self, config: &Config) -> Result<Outcome, Error> {
         if !config.enabled {
             let removed = Nft::open()?.remove()?;
-            let changes = if removed { vec!["the table was removed".to_owned()] } else { vec![] };
+            let mut changes = routed(None)?.changes;
+            changes.extend(removed.then(|| "the table was removed".to_owned()));
             return Ok(Outcome { changes, ..Outcome::default() });
         }
         let (policy, warnings) = self.derive(config)?;
-        let Applied { changes, unavailable } = Nft::open()?.apply(&ruleset::build(&policy))?;
-        Ok(Outcome { changes, unavailable, warnings, enabled: true })
+        // Both layers are tried whatever becomes of the other: either closes alone.
+        let netfilter = Nft::open().and_then(|mut nft| nft.apply(&ruleset::build(&policy)));
+        let routing = routed(Some(&policy));
+        let Applied { mut changes, unavailable } = netfilter?;
+        let routing = routing?;
+        changes.extend(routing.changes);
+        Ok(Outcome { changes, unavailable, incomplete: routing.refused, warnings, enabled: true })
     }
 
     fn derive(&self, config: &Config) -> Result<(Policy, Vec<Warning>), Error> {
@@ -246,6 +271,11 @@ impl Control {
     }
 }
 
+/// Makes the routing layer agree.
+fn routed(policy: Option<&Policy>) -> Result<routing::kernel::Applied, Error> {
+    routing::kernel::apply(policy).map_err(|e| Error::Failed(format!("the routing layer: {e}")))
+}
+
 /// Reads a file that may be anything.
 fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
     // Opening a FIFO would wait for a writer.
@@ -279,15 +309,16 @@ fn read_back(wanted: Option<&Ruleset>) -> Result<Readback, Error> {
             changes.retain(|c| {
                 !matches!(c, Change::DelElements(set, _) if TUNNEL_ADDRS.contains(&set.name.as_str()))
             });
-            out.installed = !changes.contains(&Change::AddTable);
+            let table = &mut out.netfilter;
+            table.installed = !changes.contains(&Change::AddTable);
             let (optional, real): (Vec<_>, Vec<_>) =
-                changes.iter().partition(|c| c.is_optional() && out.installed);
-            out.differences = real.iter().map(ToString::to_string).collect();
-            out.unavailable = optional.iter().map(ToString::to_string).collect();
+                changes.iter().partition(|c| c.is_optional() && table.installed);
+            table.differences = real.iter().map(ToString::to_string).collect();
+            table.unavailable = optional.iter().map(ToString::to_string).collect();
         }
-        None => out.installed = nft.read()?.is_some(),
+        None => out.netfilter.installed = nft.read()?.is_some(),
     }
-    if out.installed {
+    if out.netfilter.installed {
         out.counters = nft.counters()?;
         let mut elements = |set, width| -> Result<Vec<(u32, Element)>, Error> {
             Ok(nft.elements(set)?.into_iter().map(|e| (width, e)).collect())

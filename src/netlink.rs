@@ -8,7 +8,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use netlink_bindings::utils::{align, find_attr, push_header};
+use netlink_bindings::utils::{
+    align, finalize_nested_header, find_attr, push_header, push_nested_header,
+};
 
 /// Bytes of a `struct nlmsghdr` (linux/netlink.h).
 const HEADER: usize = 16;
@@ -361,6 +363,13 @@ fn end(out: &mut [u8], at: usize) {
     if let Some(field) = out.get_mut(at..at + 4) {
         field.copy_from_slice(&length.to_ne_bytes());
     }
+}
+
+/// Appends an attribute that holds what `fill` appends.
+pub fn nest(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
+    let at = push_nested_header(out, kind);
+    fill(out);
+    finalize_nested_header(out, at);
 }
 
 /// Appends an attribute of raw bytes (at most a few hundred of them).

@@ -83,7 +83,7 @@ pub struct Status {
 /// A layer of protection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Layer {
-    /// `netfilter`.
+    /// `netfilter` or `routing`.
     pub name: &'static str,
     /// Whether there is anything of it in the kernel.
     pub installed: bool,
@@ -171,15 +171,24 @@ pub struct Notice {
     pub message: String,
 }
 
-/// What was read from the kernel.
+/// What of one layer was read from the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Readback {
-    /// Whether our table exists.
+pub struct LayerReadback {
+    /// Whether there is anything of it.
     pub installed: bool,
     /// Differences that matter.
     pub differences: Vec<String>,
-    /// Rules that never decide and are missing: the kernel cannot do them.
+    /// What is missing and never decides: the kernel cannot do it.
     pub unavailable: Vec<String>,
+}
+
+/// What was read from the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readback {
+    /// Our table.
+    pub netfilter: LayerReadback,
+    /// Our routing rules, groups and sink.
+    pub routing: LayerReadback,
     /// The rules' counters.
     pub counters: Vec<Counter>,
     /// The elements of the sets of refused clients, with the width of their keys in bytes.
@@ -216,32 +225,17 @@ pub fn build(
         .map(|l| l.name.clone())
         .collect();
 
-    let mut differences = kernel.differences.clone();
-    if !enabled && errors.is_empty() && kernel.installed {
-        differences = vec![
-            "switched off in the configuration, but the kernel still closes everything: run \
-                  'vpn-killswitch apply'"
-                .to_owned(),
-        ];
-    }
-    if enabled && errors.is_empty() && !kernel.installed {
-        differences = vec!["the table is missing: run 'vpn-killswitch apply'".to_owned()];
-    }
-    let in_force = kernel.installed && enabled && differences.is_empty() && errors.is_empty();
-    let detail = match (kernel.installed, in_force) {
-        (_, true) => kernel.unavailable.join("; "),
-        (false, false) if enabled => "not installed: the router is open".to_owned(),
-        (false, false) => "not installed".to_owned(),
-        (true, false) if !errors.is_empty() => {
-            "installed; what it should be cannot be told while the configuration has errors"
-                .to_owned()
-        }
-        (true, false) => "installed, but not as it should be".to_owned(),
-    };
+    let judged = |name, read: &LayerReadback| layer(name, read, enabled, !errors.is_empty());
+    let (netfilter, mut differences) = judged("netfilter", &kernel.netfilter);
+    let (routing, more) = judged("routing", &kernel.routing);
+    differences.extend(more);
+    let layers = vec![netfilter, routing];
+    let installed = layers.iter().any(|l| l.installed);
+    let in_force = layers.iter().all(|l| l.in_force);
     let pauses = pauses(&kernel.paused);
     let posture = if !errors.is_empty() {
         Posture::Degraded
-    } else if !enabled && !kernel.installed {
+    } else if !enabled && !installed {
         Posture::Disabled
     } else if !in_force || warnings.iter().any(|w| w.degrades) {
         Posture::Degraded
@@ -258,10 +252,15 @@ pub fn build(
         posture,
         enabled,
         router: config.map(|c| c.router.to_string()).unwrap_or_default(),
-        layers: vec![Layer { name: "netfilter", installed: kernel.installed, in_force, detail }],
+        layers,
         tunnels,
         locals,
-        uplinks: observed.uplinks.clone(),
+        uplinks: observed
+            .uplinks
+            .iter()
+            .filter(|u| !policy.is_some_and(|p| p.is_tunnel(u)))
+            .cloned()
+            .collect(),
         unclassified,
         endpoints: policy.map(|p| endpoints(p, &kernel.counters)).unwrap_or_default(),
         packets: packets(&kernel.counters),
@@ -274,6 +273,36 @@ pub fn build(
             .collect(),
         errors,
     }
+}
+
+/// What to say of one layer, and its differences.
+fn layer(
+    name: &'static str,
+    read: &LayerReadback,
+    enabled: bool,
+    unknown: bool,
+) -> (Layer, Vec<String>) {
+    let mut differences = read.differences.clone();
+    let apply = "run 'vpn-killswitch apply'";
+    if !unknown && enabled && !read.installed {
+        differences = vec![format!("layer {name} is missing: {apply}")];
+    }
+    if !unknown && !enabled && read.installed {
+        differences = vec![format!(
+            "switched off in the configuration, but layer {name} still closes everything: {apply}"
+        )];
+    }
+    let in_force = enabled && !unknown && read.installed && differences.is_empty();
+    let detail = match (read.installed, in_force) {
+        (_, true) => read.unavailable.join("; "),
+        (false, false) => "not installed".to_owned(),
+        (true, false) if unknown => {
+            "installed; what it should be cannot be told while the configuration has errors"
+                .to_owned()
+        }
+        (true, false) => "installed, but not as it should be".to_owned(),
+    };
+    (Layer { name, installed: read.installed, in_force, detail }, differences)
 }
 
 fn devices(patterns: &[DevicePattern], links: &[Link]) -> Vec<Device> {

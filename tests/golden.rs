@@ -116,13 +116,13 @@ fn installed(rules: Option<&Ruleset>) -> Result<Readback, vpn_killswitch::backen
     let mut nft = Nft::open()?;
     let mut out = Readback::default();
     let Some(rules) = rules else {
-        out.installed = nft.read()?.is_some();
+        out.netfilter.installed = nft.read()?.is_some();
         return Ok(out);
     };
     nft.apply(rules)?;
     let changes = nft.check(rules)?;
-    out.installed = !changes.contains(&Change::AddTable);
-    out.differences = changes.iter().map(ToString::to_string).collect();
+    out.netfilter.installed = !changes.contains(&Change::AddTable);
+    out.netfilter.differences = changes.iter().map(ToString::to_string).collect();
     out.counters = nft.counters()?;
     for (set, width) in BLOCKED.into_iter().zip([4, 16]) {
         out.blocked.extend(nft.elements(set)?.into_iter().map(|e| (width, e)));

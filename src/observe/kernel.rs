@@ -10,7 +10,7 @@ use netlink_bindings::rt_route::{OpGetrouteDump, RouteAttrs, Rtmsg};
 use netlink_bindings::traits::NetlinkRequest;
 use netlink_bindings::utils::find_attr;
 
-use super::Link;
+use super::{Link, SINK, SINK_TABLE, Sink};
 use crate::netlink::{Refusal, Request, Socket};
 
 /// `IFF_UP`, `IFF_LOOPBACK` and `IFF_LOWER_UP` (linux/if.h).
@@ -32,12 +32,21 @@ const NEXTHOP: usize = 8;
 /// How often an interrupted listing is asked for again.
 const ATTEMPTS: usize = 8;
 
-/// All devices but the loopback with their addresses, and the names of those that a default route
-/// leaves by.
+/// What the kernel told.
+pub struct Seen {
+    /// All devices but the loopback and the sink, with their addresses, by name.
+    pub links: Vec<Link>,
+    /// Those that a default route leaves by.
+    pub uplinks: Vec<String>,
+    /// The sink.
+    pub sink: Sink,
+}
+
+/// Looks.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn links_and_uplinks() -> io::Result<(Vec<Link>, Vec<String>)> {
+pub fn look() -> io::Result<Seen> {
     let mut socket = Socket::open(0)?;
     for _ in 1..ATTEMPTS {
         match read(&mut socket) {
@@ -48,7 +57,8 @@ pub fn links_and_uplinks() -> io::Result<(Vec<Link>, Vec<String>)> {
     read(&mut socket).map_err(io::Error::from)
 }
 
-fn read(socket: &mut Socket) -> Result<(Vec<Link>, Vec<String>), Refusal> {
+fn read(socket: &mut Socket) -> Result<Seen, Refusal> {
+    let mut sink = Sink::default();
     let mut links: BTreeMap<u32, Link> = BTreeMap::new();
     // All three requests are a header of zeros: everything, of both families.
     let list = |kind, header| Request::list(kind, vec![0; header]);
@@ -69,6 +79,10 @@ fn read(socket: &mut Socket) -> Result<(Vec<Link>, Vec<String>), Refusal> {
         if let (Some(name), Ok(index)) = (name, u32::try_from(header.ifi_index)) {
             let up = header.ifi_flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP;
             let kind = kind.map(text).unwrap_or_default();
+            if text(name) == SINK {
+                sink = Sink { index, up: header.ifi_flags & IFF_UP != 0, ..sink };
+                return Ok(());
+            }
             let link = Link { name: text(name), index, group, kind, up, addrs: Vec::new() };
             links.insert(index, link);
         }
@@ -100,12 +114,21 @@ fn read(socket: &mut Socket) -> Result<(Vec<Link>, Vec<String>), Refusal> {
         if header.rtm_dst_len > 1 || header.rtm_type != RTN_UNICAST {
             return Ok(());
         }
+        let mut table = u32::from(header.rtm_table);
+        let mut devices = Vec::new();
         for attr in attrs {
             match attr? {
-                RouteAttrs::Oif(index) => uplinks.push(index),
-                RouteAttrs::Multipath(hops) => uplinks.extend(next_hops(hops)),
+                RouteAttrs::Table(number) => table = number,
+                RouteAttrs::Oif(index) => devices.push(index),
+                RouteAttrs::Multipath(hops) => devices.extend(next_hops(hops)),
                 _ => {}
             }
+        }
+        if table != SINK_TABLE {
+            uplinks.extend(devices);
+        } else if header.rtm_dst_len == 0 && devices == [sink.index] {
+            let v4 = i32::from(header.rtm_family) == libc::AF_INET;
+            *(if v4 { &mut sink.route4 } else { &mut sink.route6 }) = true;
         }
         Ok(())
     })?;
@@ -117,7 +140,7 @@ fn read(socket: &mut Socket) -> Result<(Vec<Link>, Vec<String>), Refusal> {
     let mut links: Vec<Link> = links.into_values().collect();
     links.iter_mut().for_each(|l| l.addrs.sort());
     links.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok((links, names))
+    Ok(Seen { links, uplinks: names, sink })
 }
 
 /// The devices of a route over several (`struct rtnexthop`, linux/rtnetlink.h).

@@ -35,6 +35,25 @@ pub struct Link {
     pub addrs: Vec<IpAddr>,
 }
 
+/// The device that the routing layer sends refused packets to. It is nobody's network, so it is not
+/// among the [`Observed::links`].
+pub const SINK: &str = "vks-refused";
+/// The routing table whose only routes lead there.
+pub const SINK_TABLE: u32 = 0x766b;
+
+/// What there is of the sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sink {
+    /// Its number; 0 when it does not exist.
+    pub index: u32,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// Whether the IPv4 default route of its table leads to it.
+    pub route4: bool,
+    /// Likewise for IPv6.
+    pub route6: bool,
+}
+
 /// Everything that was seen, at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
@@ -43,6 +62,9 @@ pub struct Observed {
     /// Devices that a default route leaves by, or half of one (`0.0.0.0/1`), in any table.
     #[serde(default)]
     pub uplinks: Vec<String>,
+    /// The device for refused packets.
+    #[serde(default)]
+    pub sink: Sink,
     /// Devices of netifd interfaces and of firewall zones, by name.
     #[serde(default)]
     pub interfaces: BTreeMap<String, Vec<String>>,
@@ -57,6 +79,8 @@ pub struct Observed {
     pub users: BTreeMap<String, u32>,
 }
 
+pub use kernel::{Seen, look};
+
 impl Observed {
     /// Looks at the kernel of this network namespace and at the files below `root`, for what `config`
     /// needs.
@@ -64,7 +88,7 @@ impl Observed {
     /// # Errors
     /// What the kernel said. A file that cannot be read says nothing.
     pub fn gather(root: &Path, config: &Config) -> io::Result<Self> {
-        let (links, uplinks) = kernel::links_and_uplinks()?;
+        let Seen { links, uplinks, sink } = look()?;
         let interfaces = config.tunnel_interfaces.iter().chain(&config.local_interfaces);
         let names = config.endpoints.iter().filter_map(|e| match &e.host {
             Host::Name(name) => Some(name),
@@ -73,6 +97,7 @@ impl Observed {
         Ok(Self {
             links,
             uplinks,
+            sink,
             interfaces: files::interfaces(root, interfaces),
             hosts: files::hosts(root, names),
             time_servers: if config.ntp { files::time_servers(root) } else { Vec::new() },

@@ -1,11 +1,14 @@
 //! Reads and writes routing rules and interface groups (rtnetlink).
 
 use std::io;
+use std::path::Path;
 
 use netlink_bindings::rt_rule::{FibRuleAttrs, FibRuleHdr};
 
-use super::{Does, PROTOCOL, Rule, Step};
-use crate::netlink::{Refusal, Request, Socket, bytes, flag};
+use super::{Does, PROTOCOL, Rule, Step, plan};
+use crate::netlink::{Refusal, Request, Socket, bytes, flag, nest};
+use crate::observe::{self, SINK, SINK_TABLE};
+use crate::policy::Policy;
 use crate::types::Family;
 
 /// `RTM_NEWRULE`, `RTM_DELRULE`, `RTM_GETRULE`, `RTM_SETLINK` (linux/rtnetlink.h).
@@ -13,6 +16,19 @@ const NEWRULE: u16 = 32;
 const DELRULE: u16 = 33;
 const GETRULE: u16 = 34;
 const SETLINK: u16 = 19;
+const NEWLINK: u16 = 16;
+const DELLINK: u16 = 17;
+const NEWROUTE: u16 = 24;
+/// `RTPROT_STATIC`, `RT_SCOPE_LINK`, `RTN_UNICAST`, `RTA_OIF`, `RTA_TABLE`.
+const SCOPE_LINK: u8 = 253;
+const UNICAST: u8 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_TABLE: u16 = 15;
+/// `IFF_UP`; `IFLA_IFNAME`, `IFLA_LINKINFO`, `IFLA_INFO_KIND`.
+const IFF_UP: u32 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
 /// `RT_TABLE_MAIN`.
 const TABLE_MAIN: u32 = 254;
 /// `FR_ACT_TO_TBL`, `FR_ACT_PROHIBIT`, `FIB_RULE_INVERT` and `FRA_*` (linux/fib_rules.h).
@@ -31,11 +47,83 @@ const IFLA_GROUP: u16 = 27;
 /// What an attribute says that the kernel prints although nothing was asked for.
 const NONE: u32 = u32::MAX;
 
+/// How often apply looks again. Each look but the last finds something to do.
+const ROUNDS: usize = 6;
+
+/// What an apply did.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// What was different before.
+    pub changes: Vec<String>,
+    /// What this kernel refused, and why.
+    pub refused: Vec<String>,
+}
+
+/// What of the layer is in the kernel.
+#[derive(Debug, Default)]
+pub struct Readback {
+    /// Our rules.
+    pub rules: Vec<Rule>,
+    /// How it differs from what should be.
+    pub steps: Vec<Step>,
+}
+
+/// Compares the kernel with what should be there; without a policy nothing should.
+///
+/// # Errors
+/// What the kernel said.
+pub fn check(policy: Option<&Policy>) -> io::Result<Readback> {
+    check_with(&mut Socket::open(0)?, policy)
+}
+
+fn check_with(socket: &mut Socket, policy: Option<&Policy>) -> io::Result<Readback> {
+    let seen = observe::look()?;
+    let rules = read(socket)?;
+    let mut steps = plan(policy, &seen.links, seen.sink, &rules);
+    // Where the kernel has no IPv6 there is none to refuse.
+    if !Path::new("/proc/sys/net/ipv6").exists() {
+        steps.retain(|s| {
+            !matches!(
+                s,
+                Step::Add(Rule { family: Family::V6, .. }) | Step::RouteToSink(Family::V6, _)
+            )
+        });
+    }
+    Ok(Readback { rules, steps })
+}
+
+/// Makes the kernel agree, and looks until it does. What the kernel refuses is left out and named.
+///
+/// # Errors
+/// What the kernel said to a question, or that it does not come to rest.
+pub fn apply(policy: Option<&Policy>) -> io::Result<Applied> {
+    let mut socket = Socket::open(0)?;
+    let mut applied = Applied::default();
+    let mut refused: Vec<Step> = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut steps = check_with(&mut socket, policy)?.steps;
+        steps.retain(|s| !refused.contains(s));
+        if steps.is_empty() {
+            return Ok(applied);
+        }
+        for step in steps {
+            match act(&mut socket, &step) {
+                Ok(()) => applied.changes.push(step.to_string()),
+                Err(refusal) => {
+                    applied.refused.push(format!("{step}: {refusal}"));
+                    refused.push(step);
+                }
+            }
+        }
+    }
+    Err(io::Error::other("devices and rules keep changing; another program is at them"))
+}
+
 /// Our rules, of both families.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn read(socket: &mut Socket) -> io::Result<Vec<Rule>> {
+fn read(socket: &mut Socket) -> io::Result<Vec<Rule>> {
     let mut rules = Vec::new();
     let request = Request::list(GETRULE, vec![0; FibRuleHdr::len()]);
     socket
@@ -53,7 +141,7 @@ pub fn read(socket: &mut Socket) -> io::Result<Vec<Rule>> {
 ///
 /// # Errors
 /// The kernel's refusal; `EAFNOSUPPORT` or `EOPNOTSUPP` where it cannot do such a rule.
-pub fn act(socket: &mut Socket, step: &Step) -> Result<(), Refusal> {
+fn act(socket: &mut Socket, step: &Step) -> Result<(), Refusal> {
     let (request, fine) = match step {
         Step::Add(rule) => {
             let flags = flag(libc::NLM_F_CREATE) | flag(libc::NLM_F_EXCL);
@@ -63,12 +151,27 @@ pub fn act(socket: &mut Socket, step: &Step) -> Result<(), Refusal> {
             (Request { kind: DELRULE, flags: 0, payload: encode(rule) }, libc::ENOENT)
         }
         Step::Group { index, group, .. } => {
-            // struct ifinfomsg: the index is at byte 4.
-            let mut payload = vec![0; 4];
-            payload.extend(index.to_ne_bytes());
-            payload.extend([0; 8]);
+            let mut payload = link_header(*index, 0);
             bytes(&mut payload, IFLA_GROUP, &group.to_ne_bytes());
             (Request { kind: SETLINK, flags: 0, payload }, libc::ENODEV)
+        }
+        Step::AddSink => {
+            let mut payload = link_header(0, IFF_UP);
+            bytes(&mut payload, IFLA_IFNAME, &[SINK.as_bytes(), &[0]].concat());
+            nest(&mut payload, IFLA_LINKINFO, |out| bytes(out, IFLA_INFO_KIND, b"bridge"));
+            (Request { kind: NEWLINK, flags: flag(libc::NLM_F_CREATE), payload }, 0)
+        }
+        Step::DeleteSink(index) => {
+            (Request { kind: DELLINK, flags: 0, payload: link_header(*index, 0) }, libc::ENODEV)
+        }
+        Step::RouteToSink(family, index) => {
+            // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
+            let mut payload =
+                vec![number_of(*family), 0, 0, 0, 0, PROTOCOL, SCOPE_LINK, UNICAST, 0, 0, 0, 0];
+            bytes(&mut payload, RTA_TABLE, &SINK_TABLE.to_ne_bytes());
+            bytes(&mut payload, RTA_OIF, &index.to_ne_bytes());
+            let flags = flag(libc::NLM_F_CREATE) | flag(libc::NLM_F_REPLACE);
+            (Request { kind: NEWROUTE, flags, payload }, libc::EEXIST)
         }
     };
     match socket.request(&request, |_| Ok(())) {
@@ -77,21 +180,36 @@ pub fn act(socket: &mut Socket, step: &Step) -> Result<(), Refusal> {
     }
 }
 
-fn encode(rule: &Rule) -> Vec<u8> {
-    let family = match rule.family {
+/// A `struct ifinfomsg` for the device of that index, or for one that its name says, with `flags` set.
+fn link_header(index: u32, flags: u32) -> Vec<u8> {
+    let mut out = vec![0; 4];
+    out.extend(index.to_ne_bytes());
+    out.extend(flags.to_ne_bytes());
+    // Which of the flags are meant.
+    out.extend(flags.to_ne_bytes());
+    out
+}
+
+/// `AF_INET`, `AF_INET6`.
+fn number_of(family: Family) -> u8 {
+    let number = match family {
         Family::V4 => libc::AF_INET,
         Family::V6 => libc::AF_INET6,
     };
+    let [number, ..] = number.to_le_bytes();
+    number
+}
+
+fn encode(rule: &Rule) -> Vec<u8> {
     let (action, flags) = match &rule.does {
         Does::PassToMain(_) => (TO_TABLE, 0),
-        Does::MainWithoutUplinks => (TO_TABLE, INVERT),
+        Does::MainWithoutUplinks | Does::ToSink => (TO_TABLE, INVERT),
         Does::Refuse => (PROHIBIT, INVERT),
         // Only ever deleted, by what identifies it.
         Does::Else(_) => (0, 0),
     };
-    let [family, ..] = family.to_le_bytes();
     // struct fib_rule_hdr: family, dst_len, src_len, tos, table, res1, res2, action, flags.
-    let mut out = vec![family, 0, 0, 0, 0, 0, 0, action];
+    let mut out = vec![number_of(rule.family), 0, 0, 0, 0, 0, 0, action];
     out.extend(u32::to_ne_bytes(flags));
     let mut number = |kind, value: u32| bytes(&mut out, kind, &value.to_ne_bytes());
     number(FRA_PRIORITY, rule.priority);
@@ -104,6 +222,10 @@ fn encode(rule: &Rule) -> Vec<u8> {
         Does::MainWithoutUplinks => {
             number(FRA_TABLE, TABLE_MAIN);
             number(FRA_SUPPRESS_IFGROUP, super::DEFAULT_GROUP);
+            bytes(&mut out, FRA_IIFNAME, b"lo\0");
+        }
+        Does::ToSink => {
+            number(FRA_TABLE, SINK_TABLE);
             bytes(&mut out, FRA_IIFNAME, b"lo\0");
         }
         Does::Refuse => bytes(&mut out, FRA_IIFNAME, b"lo\0"),
@@ -156,6 +278,7 @@ fn decode(reply: &[u8]) -> io::Result<Option<Rule>> {
         {
             Does::MainWithoutUplinks
         }
+        (TO_TABLE, true, true, 0) if !more && table == SINK_TABLE && group == NONE => Does::ToSink,
         (PROHIBIT, true, true, 0) if !more => Does::Refuse,
         (action, ..) => Does::Else(format!("action {action} table {table}")),
     };

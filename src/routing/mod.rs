@@ -5,6 +5,10 @@
 //! routes of the main table that lead over grouped devices, and is refused otherwise. Uplinks are
 //! never named, so a new one is closed, and so is a tunnel that was created again until it is grouped.
 //!
+//! What is refused is routed to a sink, a bridge without ports: it passes the forward hook on its way,
+//! so that layer 1 can tell the client, count it and remember it, and it ends there when layer 1 is
+//! gone. Without the sink a last rule refuses it outright.
+//!
 //! This module plans: what should be there, what is, and the steps between. Pure; [`kernel`] reads and
 //! writes. It has no policy of its own: tunnels, local networks and the pass mark come from
 //! [`Policy`].
@@ -13,7 +17,7 @@ pub mod kernel;
 
 use std::fmt;
 
-use crate::observe::Observed;
+use crate::observe::{Link, SINK, SINK_TABLE, Sink};
 use crate::policy::Policy;
 use crate::types::Family;
 
@@ -28,8 +32,9 @@ pub const PROTOCOL: u8 = 107;
 
 /// Just before `main` (32766): every rule of pbr, mwan3, netifd and wg-quick is asked earlier, and
 /// layer 1 judges what they choose.
-const PRIORITY_PASS: u32 = 32763;
-const PRIORITY_MAIN: u32 = 32764;
+const PRIORITY_PASS: u32 = 32762;
+const PRIORITY_MAIN: u32 = 32763;
+const PRIORITY_SINK: u32 = 32764;
 const PRIORITY_REFUSE: u32 = 32765;
 
 /// A routing rule of ours.
@@ -50,6 +55,8 @@ pub enum Does {
     PassToMain(u32),
     /// What is forwarded uses the main table's routes, except those over devices without a group.
     MainWithoutUplinks,
+    /// What is forwarded goes to the sink.
+    ToSink,
     /// What is forwarded is refused.
     Refuse,
     /// Something that this version does not make.
@@ -64,6 +71,7 @@ impl fmt::Display for Rule {
             Does::MainWithoutUplinks => {
                 write!(f, "not iif lo lookup main suppress_ifgroup {DEFAULT_GROUP}")
             }
+            Does::ToSink => write!(f, "not iif lo lookup {SINK_TABLE}"),
             Does::Refuse => f.write_str("not iif lo prohibit"),
             Does::Else(what) => f.write_str(what),
         }
@@ -82,6 +90,12 @@ pub enum Step {
         /// The group.
         group: u32,
     },
+    /// Creates the sink, or switches it on.
+    AddSink,
+    /// Adds the route to the sink, whose index is given.
+    RouteToSink(Family, u32),
+    /// Deletes the sink, and its routes with it.
+    DeleteSink(u32),
     /// Adds a rule.
     Add(Rule),
     /// Deletes a rule.
@@ -98,6 +112,11 @@ impl fmt::Display for Step {
             Self::Group { name, .. } => {
                 write!(f, "routing: device {name} is in group {GROUP} and should not be")
             }
+            Self::AddSink => write!(f, "routing: device {SINK} is missing or off"),
+            Self::RouteToSink(family, _) => {
+                write!(f, "routing: no IPv{} route to {SINK}", family.digit())
+            }
+            Self::DeleteSink(_) => write!(f, "routing: device {SINK} should not be there"),
             Self::Add(rule) => write!(f, "routing: missing: {rule}"),
             Self::Delete(rule) => write!(f, "routing: should not be there: {rule}"),
         }
@@ -112,6 +131,7 @@ fn wanted(policy: &Policy) -> Vec<Rule> {
             [
                 (PRIORITY_PASS, Does::PassToMain(policy.pass_mark)),
                 (PRIORITY_MAIN, Does::MainWithoutUplinks),
+                (PRIORITY_SINK, Does::ToSink),
                 (PRIORITY_REFUSE, Does::Refuse),
             ]
             .map(|(priority, does)| Rule { family, priority, does })
@@ -123,21 +143,29 @@ fn wanted(policy: &Policy) -> Vec<Rule> {
 ///
 /// In an order that never opens and, while it goes on, refuses nothing that will be allowed: grouped
 /// devices first, then rules from the first to be asked to the last; old rules go last to first.
-pub fn plan(policy: Option<&Policy>, observed: &Observed, installed: &[Rule]) -> Vec<Step> {
+pub fn plan(policy: Option<&Policy>, links: &[Link], sink: Sink, installed: &[Rule]) -> Vec<Step> {
     let wanted = policy.map(wanted).unwrap_or_default();
     let belongs = |name: &str| policy.is_some_and(|p| p.is_tunnel(name) || p.is_local(name));
-    let step = |link: &crate::observe::Link, group| Step::Group {
-        name: link.name.clone(),
-        index: link.index,
-        group,
-    };
+    let step =
+        |link: &Link, group| Step::Group { name: link.name.clone(), index: link.index, group };
     let (mut steps, mut last) = (Vec::new(), Vec::new());
-    for link in &observed.links {
+    for link in links {
         match (belongs(&link.name), link.group) {
             (true, DEFAULT_GROUP) => steps.push(step(link, GROUP)),
             (false, GROUP) => last.push(step(link, DEFAULT_GROUP)),
             _ => {}
         }
+    }
+    // The sink only makes a refusal audible: its table refuses nothing while it is empty.
+    match policy {
+        Some(_) if sink.index == 0 || !sink.up => steps.push(Step::AddSink),
+        Some(_) => {
+            let missing = [(Family::V4, sink.route4), (Family::V6, sink.route6)];
+            let missing = missing.into_iter().filter(|(_, there)| !there);
+            steps.extend(missing.map(|(family, _)| Step::RouteToSink(family, sink.index)));
+        }
+        None if sink.index != 0 => last.push(Step::DeleteSink(sink.index)),
+        None => {}
     }
     steps.extend(wanted.iter().filter(|r| !installed.contains(r)).cloned().map(Step::Add));
     let mut old: Vec<_> = installed.iter().filter(|r| !wanted.contains(r)).collect();
@@ -155,9 +183,8 @@ pub fn plan(policy: Option<&Policy>, observed: &Observed, installed: &[Rule]) ->
 
 /// Devices that layer 2 does not close: somebody put them into a group of their own, so that routes
 /// over them are not left out.
-pub fn uncovered(policy: &Policy, observed: &Observed) -> Vec<String> {
-    observed
-        .links
+pub fn uncovered(policy: &Policy, links: &[Link]) -> Vec<String> {
+    links
         .iter()
         .filter(|l| l.group != DEFAULT_GROUP && l.group != GROUP)
         .filter(|l| !policy.is_tunnel(&l.name) && !policy.is_local(&l.name))
@@ -165,11 +192,22 @@ pub fn uncovered(policy: &Policy, observed: &Observed) -> Vec<String> {
         .collect()
 }
 
+impl Step {
+    /// Whether the layer refuses without it too: it only makes the refusal audible.
+    pub fn is_optional(&self) -> bool {
+        match self {
+            Self::AddSink | Self::RouteToSink(..) => true,
+            Self::Add(rule) => rule.does == Does::ToSink,
+            _ => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config;
-    use crate::observe::Link;
+    use crate::observe::Observed;
 
     fn policy() -> Policy {
         let text = "config killswitch\n option enabled 1\n list tunnel_device 'tun*'\n \
@@ -182,49 +220,52 @@ mod tests {
         Link { name: name.into(), index, group, ..Link::default() }
     }
 
+    const SINK_THERE: Sink = Sink { index: 9, up: true, route4: true, route6: true };
+
     #[test]
     fn groups_come_before_the_rules_that_look_at_them() {
-        let observed = Observed {
-            links: vec![link("br-lan", 1, 0), link("tun0", 2, GROUP), link("wan", 3, 0)],
-            ..Observed::default()
-        };
-        let steps = plan(Some(&policy()), &observed, &[]);
-        assert_eq!(steps.len(), 1 + 6);
+        let links = [link("br-lan", 1, 0), link("tun0", 2, GROUP), link("wan", 3, 0)];
+        let steps = plan(Some(&policy()), &links, Sink::default(), &[]);
         assert!(matches!(&steps[0], Step::Group { index: 1, group: GROUP, .. }));
+        assert_eq!(steps[1], Step::AddSink);
         let priorities: Vec<u32> = steps
             .iter()
             .filter_map(|s| if let Step::Add(r) = s { Some(r.priority) } else { None })
             .collect();
-        assert_eq!(priorities, [32763, 32764, 32765, 32763, 32764, 32765]);
+        assert_eq!(priorities, [32762, 32763, 32764, 32765, 32762, 32763, 32764, 32765]);
+        assert_eq!(steps.len(), 2 + 8);
     }
 
     #[test]
     fn when_all_is_there_nothing_is_done() {
-        let observed = Observed {
-            links: vec![link("br-lan", 1, GROUP), link("x", 2, 7)],
-            ..Observed::default()
-        };
+        let links = [link("br-lan", 1, GROUP), link("x", 2, 7)];
         let policy = policy();
-        assert_eq!(plan(Some(&policy), &observed, &wanted(&policy)), []);
-        assert_eq!(uncovered(&policy, &observed).len(), 1);
+        assert_eq!(plan(Some(&policy), &links, SINK_THERE, &wanted(&policy)), []);
+        assert_eq!(uncovered(&policy, &links).len(), 1);
+    }
+
+    #[test]
+    fn a_sink_without_routes_gets_them() {
+        let policy = policy();
+        let sink = Sink { route6: false, ..SINK_THERE };
+        let steps = plan(Some(&policy), &[], sink, &wanted(&policy));
+        assert_eq!(steps, [Step::RouteToSink(Family::V6, 9)]);
+        assert!(steps[0].is_optional());
     }
 
     #[test]
     fn switching_off_removes_refusals_first_and_only_what_is_ours() {
-        let observed = Observed {
-            links: vec![link("br-lan", 1, GROUP), link("other", 2, 9)],
-            ..Observed::default()
-        };
-        let steps = plan(None, &observed, &wanted(&policy()));
+        let links = [link("br-lan", 1, GROUP), link("other", 2, 9)];
+        let steps = plan(None, &links, SINK_THERE, &wanted(&policy()));
         assert!(matches!(&steps[0], Step::Delete(r) if r.does == Does::Refuse));
-        assert!(matches!(steps.last(), Some(Step::Group { index: 1, group: DEFAULT_GROUP, .. })));
-        assert_eq!(steps.len(), 6 + 1);
+        assert!(steps.contains(&Step::DeleteSink(9)));
+        assert!(steps.contains(&Step::Group { name: "br-lan".into(), index: 1, group: 0 }));
+        assert_eq!(steps.len(), 8 + 2);
     }
 
     #[test]
     fn a_device_that_is_no_longer_ours_leaves_the_group_first() {
-        let observed = Observed { links: vec![link("wan", 4, GROUP)], ..Observed::default() };
-        let steps = plan(Some(&policy()), &observed, &[]);
+        let steps = plan(Some(&policy()), &[link("wan", 4, GROUP)], SINK_THERE, &[]);
         assert!(matches!(&steps[0], Step::Group { index: 4, group: DEFAULT_GROUP, .. }));
     }
 }

@@ -101,6 +101,7 @@ fn observed() -> impl Strategy<Value = Observed> {
             hosts: BTreeMap::from([(NAMES[0].to_owned(), vpn_addrs)]),
             time_servers,
             users: BTreeMap::from([("openvpn".to_owned(), world::USER)]),
+            ..Observed::default()
         })
 }
 

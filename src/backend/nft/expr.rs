@@ -7,11 +7,9 @@
 
 use std::fmt;
 
-use netlink_bindings::utils::{
-    IterableChunks, finalize_nested_header, find_attr, push_nested_header,
-};
+use netlink_bindings::utils::{IterableChunks, find_attr};
 
-use crate::netlink::bytes;
+use crate::netlink::{bytes, nest};
 
 /// `NFT_REG_1`.
 const REGISTER: u32 = 1;
@@ -385,13 +383,6 @@ impl Field {
             Self::Nested(v) => nest(out, kind, |out| out.extend(v)),
         }
     }
-}
-
-/// Appends an attribute that holds what `fill` appends.
-pub fn nest(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
-    let at = push_nested_header(out, kind);
-    fill(out);
-    finalize_nested_header(out, at);
 }
 
 /// Appends an attribute that is a string, with its final NUL.
