@@ -247,7 +247,13 @@ fn sorted_lines(text: &str) -> Vec<String> {
 }
 
 /// What somebody else may do to the table, and a word that the difference must name.
-const DAMAGE: [(&str, &str); 31] = [
+const DAMAGE: [(&str, &str); 33] = [
+    ("add element inet vpn_killswitch paused4 { 192.168.1.5 }", "paused4 has 192.168.1.5"),
+    (
+        "add element inet vpn_killswitch paused_devices { \"br-lan\" }
+      add element inet vpn_killswitch paused_devices { \"br-guest\" timeout 1h }",
+        "paused_devices has \"br-lan\"",
+    ),
     ("insert rule inet vpn_killswitch forward accept", "without a name"),
     (
         "insert rule inet vpn_killswitch forward oifname eth0 accept comment \"G1 fwd_tunnel: x\"",
