@@ -9,6 +9,7 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use crate::backend::nft::text;
 use crate::control::{Control, Error, Outcome};
+use crate::guard;
 use crate::status::Posture;
 
 const FAILURE: u8 = 1;
@@ -21,7 +22,7 @@ struct Command {
     summary: &'static str,
 }
 
-const COMMANDS: [Command; 6] = [
+const COMMANDS: [Command; 7] = [
     Command {
         name: "apply",
         arguments: "",
@@ -46,6 +47,11 @@ const COMMANDS: [Command; 6] = [
         name: "check",
         arguments: "",
         summary: "compare the kernel with what should be there; name every difference",
+    },
+    Command {
+        name: "guard",
+        arguments: "",
+        summary: "stay, and repair what others change; for the service supervisor",
     },
     Command {
         name: "show",
@@ -116,6 +122,9 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         "disable" => control.disable().map(disabled),
         "status" => status(&control, request.json),
         "check" => check(&control),
+        "guard" => guard::run(&control)
+            .map(|()| 0)
+            .map_err(|e| Error::Failed(format!("cannot listen to the kernel: {e}"))),
         "show" => show(&control, request.backend.as_deref()),
         other => return usage(&format!("unknown command '{other}'")),
     };

@@ -223,6 +223,51 @@ impl Socket {
         Batch::new(self.sequence, generation)
     }
 
+    /// Subscribes to the kernel's notices of these groups.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn join(&mut self, groups: &[u32]) -> io::Result<()> {
+        // SAFETY: a `sockaddr_nl` is plain numbers, for which zero is valid.
+        let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+        address.nl_family =
+            libc::sa_family_t::try_from(libc::AF_NETLINK).map_err(io::Error::other)?;
+        let length =
+            libc::socklen_t::try_from(size_of::<libc::sockaddr_nl>()).map_err(io::Error::other)?;
+        // SAFETY: `address` is `length` readable bytes for the whole call, of the type that a netlink
+        // socket takes.
+        let bound =
+            unsafe { libc::bind(self.fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), length) };
+        if bound < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        for group in groups {
+            self.set_option(libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group)?;
+        }
+        Ok(())
+    }
+
+    /// Gives every notice that has come, by message type and payload, to `each`, and does not wait for
+    /// more. Notices that were lost because there were too many are no error: whoever is told of some
+    /// looks at everything.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn drain(&mut self, mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
+        loop {
+            let length = match self.receive(libc::MSG_DONTWAIT) {
+                Ok(length) => length,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => continue,
+                Err(e) => return Err(e),
+            };
+            for message in Messages(self.buffer.get(..length).unwrap_or_default()) {
+                let message = message?;
+                each(message.kind, message.bytes.get(HEADER..).unwrap_or_default());
+            }
+        }
+    }
+
     fn send(&self, message: &[u8]) -> io::Result<()> {
         loop {
             // SAFETY: `message` is `message.len()` readable bytes for the whole call.
@@ -275,6 +320,27 @@ impl Socket {
             }
         }
     }
+}
+
+/// Waits until one of `sockets` has something, or for `patience` at most.
+///
+/// # Errors
+/// What the kernel said.
+pub fn wait(sockets: &[&Socket], patience: Option<std::time::Duration>) -> io::Result<()> {
+    let mut set: Vec<libc::pollfd> = sockets
+        .iter()
+        .map(|s| libc::pollfd { fd: s.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+        .collect();
+    let count = libc::nfds_t::try_from(set.len()).map_err(io::Error::other)?;
+    let millis = patience.map_or(-1, |p| i32::try_from(p.as_millis()).unwrap_or(i32::MAX));
+    // SAFETY: `set` is `count` pollfds, and lives and is not otherwise used for the whole call.
+    if unsafe { libc::poll(set.as_mut_ptr(), count, millis) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// What is asked of the kernel.

@@ -13,7 +13,7 @@ use vpn_killswitch::config::{self, Config, RouterMode};
 use vpn_killswitch::observe::{Link, Observed};
 use vpn_killswitch::policy::{self, Policy, Warning};
 use vpn_killswitch::ruleset::{self, Ruleset};
-use vpn_killswitch::status::{self, Readback};
+use vpn_killswitch::status::{self, LayerReadback, Readback};
 
 /// Everything that makes rules: both families, every kind of exemption, every option.
 const RICH: &str = "
@@ -214,7 +214,7 @@ fn the_manual_page_has_every_key_of_the_status_and_every_warning() {
     let ends = Some(Duration::from_secs(1));
     let element = Element { timeout: ends, expires: ends, ..Element::default() };
     let kernel = Readback {
-        installed: true,
+        netfilter: LayerReadback { installed: true, ..LayerReadback::default() },
         blocked: vec![(4, element.clone())],
         paused: vec![(4, element)],
         ..Readback::default()

@@ -118,7 +118,14 @@ fn table(jobs: &[Job], done: &Done) {
     println!("\nLeaked packets (IPv4 + IPv6), seen on the uplink's far side");
     println!("ok: nothing leaked and what must work did; –: not of that family; empty: not run");
     println!("Where vpn-killswitch ran in several modes, the worst is shown.\n");
-    let heads = ["no kill switch", "DD-WRT rule", "zones", "vpn-killswitch"];
+    let heads = [
+        "no kill switch",
+        "DD-WRT rule",
+        "zones",
+        "vpn-killswitch",
+        "layer 1 alone",
+        "layer 2 alone",
+    ];
     print!("{:<34}", "");
     heads.iter().for_each(|head| print!("{head:>16}"));
     println!("\n{}", "─".repeat(34 + 16 * heads.len()));

@@ -15,7 +15,7 @@ const OTHER_SCHEMA: &str = "\
 table inet vpn_killswitch
 delete table inet vpn_killswitch
 table inet vpn_killswitch {
-	set tunnels { type ipv4_addr; elements = { 10.9.0.1 } }
+	set blocked4 { type ipv4_addr; elements = { 10.9.0.1 } }
 	chain forward {
 		type filter hook forward priority -5; policy drop;
 		oifname \"wg0\" counter accept comment \"G1 old: of another version\"

@@ -1,7 +1,7 @@
 //! The system under test: the program itself, with a miniature root directory of its own.
 
 use super::Res;
-use super::ns::{Ns, directory};
+use super::ns::{Daemon, Ns, directory};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
@@ -36,6 +36,13 @@ impl Product {
         let mut command = self.router.command(&self.binary);
         command.arg("--root").arg(&self.root).args(["--platform", "generic"]).args(args);
         command.output().map_err(|e| format!("{}: {e}", self.binary.display()).into())
+    }
+
+    /// Starts a command that stays; it ends with what is returned.
+    pub fn spawn(&self, args: &[&str]) -> Res<Daemon> {
+        let root = self.root.display().to_string();
+        let args = [&["--root", &root, "--platform", "generic"], args].concat();
+        self.router.spawn(&self.binary.display().to_string(), &args, &[])
     }
 
     /// Runs a command that must succeed; its standard output.

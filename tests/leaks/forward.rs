@@ -8,93 +8,176 @@ use crate::lab::traffic::{Flood, Flow, Kind, send};
 use crate::lab::watch::Seen;
 use crate::stage::Expect::{AllLeak, SomeLeak, Tight};
 use crate::stage::System::{DdWrt, None, Zones};
-use crate::stage::{AFTER, BEFORE, Outcome, RATE, STRICT, Scenario, Stage, missing};
+use crate::stage::{
+    AFTER, BEFORE, GUARDED, LAYER1, LAYER2, Outcome, RATE, STRICT, Scenario, Stage, missing,
+};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "forward::tunnel_up",
         run: tunnel_up,
-        systems: &[(None, Tight), (DdWrt, Tight), (Zones, Tight), (STRICT, Tight)],
+        systems: &[
+            (None, Tight),
+            (DdWrt, Tight),
+            (Zones, Tight),
+            (STRICT, Tight),
+            (LAYER1, Tight),
+            (LAYER2, Tight),
+        ],
     },
     Scenario {
         name: "forward::tunnel_link_down",
         run: |s| client(s, |s| s.lab.tunnel_down()),
-        systems: &[(None, AllLeak), (DdWrt, SomeLeak), (Zones, Tight), (STRICT, Tight)],
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, SomeLeak),
+            (Zones, Tight),
+            (STRICT, Tight),
+            (LAYER1, Tight),
+            (LAYER2, Tight),
+        ],
     },
     Scenario {
         name: "forward::tunnel_deleted",
         run: |s| client(s, |s| s.lab.tunnel_delete()),
-        systems: &[(None, AllLeak), (STRICT, Tight)],
+        systems: &[(None, AllLeak), (STRICT, Tight), (LAYER1, Tight), (LAYER2, Tight)],
     },
     Scenario {
         name: "forward::tunnel_recreated",
         run: recreated,
-        systems: &[(None, Tight), (STRICT, Tight)],
+        systems: &[(None, Tight), (STRICT, Tight), (LAYER1, Tight), (GUARDED, Tight)],
     },
     Scenario {
         name: "forward::tunnel_flaps",
         run: |s| client(s, flap),
-        systems: &[(None, AllLeak), (STRICT, Tight)],
+        systems: &[(None, AllLeak), (STRICT, Tight), (LAYER1, Tight), (GUARDED, Tight)],
     },
     Scenario {
         name: "forward::routes_fall_back",
         run: |s| client(s, routes_gone),
-        systems: &[(None, AllLeak), (DdWrt, SomeLeak), (Zones, Tight), (STRICT, Tight)],
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, SomeLeak),
+            (Zones, Tight),
+            (STRICT, Tight),
+            (LAYER1, Tight),
+            (LAYER2, Tight),
+        ],
     },
     Scenario {
         name: "forward::injected_halves",
         run: |s| client(s, |s| inject(s, &["0.0.0.0/1", "128.0.0.0/1"], &["::/1", "8000::/1"])),
-        systems: &[(None, AllLeak), (DdWrt, SomeLeak), (STRICT, Tight)],
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, SomeLeak),
+            (STRICT, Tight),
+            (LAYER1, Tight),
+            (LAYER2, Tight),
+        ],
     },
     Scenario {
         name: "forward::injected_prefix",
         run: |s| client(s, |s| inject(s, &["192.0.2.0/24"], &["2001:db8:80::/48"])),
-        systems: &[(None, AllLeak), (STRICT, Tight)],
+        systems: &[(None, AllLeak), (STRICT, Tight), (LAYER1, Tight), (LAYER2, Tight)],
     },
     Scenario {
         name: "forward::injected_host",
         run: |s| client(s, |s| inject(s, &["192.0.2.80/32"], &["2001:db8:80::80/128"])),
-        systems: &[(None, AllLeak), (STRICT, Tight)],
+        systems: &[(None, AllLeak), (STRICT, Tight), (LAYER1, Tight), (LAYER2, Tight)],
     },
     Scenario {
         name: "forward::public_prefix_on_link",
         run: |s| client(s, on_link),
-        systems: &[(None, AllLeak), (DdWrt, SomeLeak), (STRICT, Tight)],
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, SomeLeak),
+            (STRICT, Tight),
+            (LAYER1, Tight),
+            (LAYER2, Tight),
+        ],
     },
     Scenario {
         name: "forward::ipv6_falls_back",
         run: ipv6_falls_back,
-        systems: &[(None, AllLeak), (DdWrt, AllLeak), (Zones, Tight), (STRICT, Tight)],
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, AllLeak),
+            (Zones, Tight),
+            (STRICT, Tight),
+            (LAYER1, Tight),
+            (LAYER2, Tight),
+        ],
     },
     Scenario {
         name: "forward::established_before",
         run: established_before,
-        systems: &[(None, AllLeak), (DdWrt, SomeLeak), (Zones, SomeLeak), (STRICT, Tight)],
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, SomeLeak),
+            (Zones, SomeLeak),
+            (STRICT, Tight),
+            (LAYER1, Tight),
+            (LAYER2, Tight),
+        ],
     },
     Scenario {
         name: "forward::new_uplink",
         run: new_uplink,
-        systems: &[(None, AllLeak), (DdWrt, AllLeak), (Zones, Tight), (STRICT, Tight)],
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, AllLeak),
+            (Zones, Tight),
+            (STRICT, Tight),
+            (LAYER1, Tight),
+            (LAYER2, Tight),
+        ],
     },
     Scenario {
         name: "forward::uplink_renamed",
         run: |s| client(s, rename),
-        systems: &[(None, AllLeak), (DdWrt, AllLeak), (Zones, Tight), (STRICT, Tight)],
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, AllLeak),
+            (Zones, Tight),
+            (STRICT, Tight),
+            (LAYER1, Tight),
+            (LAYER2, Tight),
+        ],
     },
     Scenario {
         name: "forward::guest_network",
         run: |s| from(s, |s| s.lab.guest.clone(), |s| s.lab.tunnel_down()),
-        systems: &[(None, AllLeak), (DdWrt, AllLeak), (Zones, Tight), (STRICT, Tight)],
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, AllLeak),
+            (Zones, Tight),
+            (STRICT, Tight),
+            (LAYER1, Tight),
+            (LAYER2, Tight),
+        ],
     },
     Scenario {
         name: "forward::unlisted_network",
         run: unlisted_network,
-        systems: &[(None, AllLeak), (DdWrt, AllLeak), (Zones, Tight), (STRICT, Tight)],
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, AllLeak),
+            (Zones, Tight),
+            (STRICT, Tight),
+            (LAYER1, Tight),
+            (LAYER2, Tight),
+        ],
     },
     Scenario {
         name: "forward::firewall_reloaded",
         run: |s| client(s, reload_firewall),
-        systems: &[(None, AllLeak), (DdWrt, AllLeak), (STRICT, Tight)],
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, AllLeak),
+            (STRICT, Tight),
+            (LAYER1, Tight),
+            (LAYER2, Tight),
+        ],
     },
     Scenario {
         name: "forward::changed_under_flood",
@@ -104,7 +187,14 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "forward::client_to_vpn_server",
         run: client_to_endpoint,
-        systems: &[(None, AllLeak), (DdWrt, SomeLeak), (Zones, Tight), (STRICT, Tight)],
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, SomeLeak),
+            (Zones, Tight),
+            (STRICT, Tight),
+            (LAYER1, Tight),
+            (LAYER2, Tight),
+        ],
     },
 ];
 
@@ -134,12 +224,13 @@ fn tunnel_up(stage: &mut Stage) -> Res<Outcome> {
     Ok(outcome)
 }
 
-/// Nobody calls the program between the death of one device and the life of the next.
+/// The hook comes behind the new device, or the guard sees it.
 fn recreated(stage: &mut Stage) -> Res<Outcome> {
     stage.engage()?;
     let old = stage.lab.router.index("wg0")?;
     stage.lab.tunnel_delete()?;
     stage.lab.tunnel_up()?;
+    stage.hotplug()?;
     if stage.lab.router.index("wg0")? == old {
         return Err("the new device has the old index: nothing was tested".into());
     }
@@ -152,8 +243,10 @@ fn flap(stage: &mut Stage) -> Res<()> {
     for _ in 0..5 {
         stage.lab.tunnel_down()?;
         stage.lab.tunnel_up()?;
+        stage.hotplug()?;
         stage.lab.tunnel_delete()?;
         stage.lab.tunnel_up()?;
+        stage.hotplug()?;
     }
     stage.lab.tunnel_down()
 }

@@ -9,7 +9,8 @@ use crate::lab::{Res, wait_for};
 use crate::stage::Expect::{AllLeak, SomeLeak, Tight};
 use crate::stage::System::{DdWrt, None, Product, Zones};
 use crate::stage::{
-    AFTER, BEFORE, FlowCount, Outcome, RATE, STRICT, Scenario, Setting, Stage, missing,
+    AFTER, BEFORE, FlowCount, LAYER1, LAYER2, Outcome, RATE, STRICT, Scenario, Setting, Stage,
+    missing,
 };
 use std::net::IpAddr;
 
@@ -17,7 +18,14 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "inbound::port_forward_answers",
         run: port_forward_answers,
-        systems: &[(None, AllLeak), (DdWrt, SomeLeak), (Zones, AllLeak), (STRICT, Tight)],
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, SomeLeak),
+            (Zones, AllLeak),
+            (STRICT, Tight),
+            (LAYER1, Tight),
+            (LAYER2, Tight),
+        ],
     },
     Scenario {
         name: "inbound::port_forward_let_out",

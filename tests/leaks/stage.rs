@@ -1,7 +1,7 @@
 //! What the scenarios have in common: the systems under test, a flood with an event in its middle,
 //! and the judgement of what was seen.
 
-use crate::lab::ns::Ns;
+use crate::lab::ns::{Daemon, Ns};
 use crate::lab::packet::{Packet, TCP};
 use crate::lab::product::{Product, configuration};
 use crate::lab::topology::{Lab, OPEN_ROUTER, Tunnel};
@@ -40,9 +40,18 @@ pub enum Setting {
     Silent,
     /// Strict, with answers to port forwards.
     Replies,
+    /// Strict, with the guard running.
+    Guarded,
+    /// The first layer alone: our routing rules are gone.
+    Netfilter,
+    /// The second layer alone: our table is gone.
+    Routing,
 }
 
 pub const STRICT: System = System::Product(Setting::Strict);
+pub const GUARDED: System = System::Product(Setting::Guarded);
+pub const LAYER1: System = System::Product(Setting::Netfilter);
+pub const LAYER2: System = System::Product(Setting::Routing);
 
 impl System {
     /// A negative control.
@@ -59,6 +68,9 @@ impl System {
             Self::Product(Setting::Dns) => "dns",
             Self::Product(Setting::Silent) => "silent",
             Self::Product(Setting::Replies) => "replies",
+            Self::Product(Setting::Guarded) => "guarded",
+            Self::Product(Setting::Netfilter) => "layer1",
+            Self::Product(Setting::Routing) => "layer2",
         }
     }
 
@@ -68,6 +80,8 @@ impl System {
             Self::None => 0,
             Self::DdWrt => 1,
             Self::Zones => 2,
+            Self::Product(Setting::Netfilter) => 4,
+            Self::Product(Setting::Routing) => 5,
             Self::Product(_) => 3,
         }
     }
@@ -217,12 +231,13 @@ pub struct Stage {
     pub lab: Lab,
     pub system: System,
     pub product: Option<Product>,
+    guard: Option<Daemon>,
 }
 
 impl Stage {
     pub fn new(system: System) -> Res<Self> {
         let lab = Lab::new(Tunnel::Veth)?;
-        Ok(Self { lab, system, product: None })
+        Ok(Self { lab, system, product: None, guard: None })
     }
 
     /// Puts the system in force.
@@ -235,7 +250,9 @@ impl Stage {
             System::Zones => self.lab.router.nft(&zones()),
             System::Product(setting) => {
                 let (mode, more) = match setting {
-                    Setting::Strict => ("strict", ""),
+                    Setting::Strict | Setting::Guarded | Setting::Netfilter | Setting::Routing => {
+                        ("strict", "")
+                    }
                     Setting::Dns => ("dns", ""),
                     Setting::Silent => ("strict", "\toption reject '0'\n"),
                     Setting::Replies => ("strict", "\toption port_forward_replies '1'\n"),
@@ -243,14 +260,41 @@ impl Stage {
                 let product = Product::new(BINARY, &self.lab.router)?;
                 product.configure(&configuration(mode, more))?;
                 product.ok(&["apply"])?;
+                match setting {
+                    Setting::Guarded => self.guard = Some(product.spawn(&["guard"])?),
+                    Setting::Netfilter => self.drop_routing()?,
+                    Setting::Routing => self.lab.router.nft("delete table inet vpn_killswitch")?,
+                    _ => {}
+                }
                 self.product = Some(product);
                 Ok(())
             }
         }
     }
 
+    fn drop_routing(&self) -> Res<()> {
+        for family in ["-4", "-6"] {
+            for rule in 32762..=32765 {
+                self.lab.router.sh(&format!("ip {family} rule del priority {rule}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the platform's hotplug does when a device came or went. Where the guard runs nobody else
+    /// has to; a layer that was taken away must stay away.
+    pub fn hotplug(&self) -> Res<()> {
+        match (&self.product, self.system) {
+            (Some(product), System::Product(Setting::Strict)) => product.ok(&["apply"]).map(drop),
+            _ => Ok(()),
+        }
+    }
+
     /// An error if the program says that the kernel differs from what should be there.
     pub fn verify(&self) -> Res<()> {
+        if matches!(self.system, LAYER1 | LAYER2) {
+            return Ok(());
+        }
         let Some(product) = &self.product else { return Ok(()) };
         let out = product.run(&["check"])?;
         // Protecting, blocking.

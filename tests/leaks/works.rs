@@ -285,6 +285,7 @@ fn status_without_tunnel(stage: &mut Stage) -> Res<Outcome> {
     stage.lab.tunnel_delete()?;
     posture(stage, "tunnel gone", 4)?;
     stage.lab.tunnel_up()?;
+    stage.hotplug()?;
     stage.lab.ready()?;
     posture(stage, "tunnel back", 0)?;
     Ok(Outcome::default())
