@@ -25,8 +25,8 @@ struct Command {
 const COMMANDS: [Command; 7] = [
     Command {
         name: "apply",
-        arguments: "",
-        summary: "make the kernel agree with the configuration",
+        arguments: " [--boot]",
+        summary: "make the kernel agree with the configuration; at boot: or close",
     },
     Command {
         name: "enable",
@@ -82,6 +82,7 @@ struct Request {
     command: Option<String>,
     json: bool,
     force: bool,
+    boot: bool,
     backend: Option<String>,
     help: bool,
     version: bool,
@@ -117,6 +118,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     }
     let control = Control::new(request.root.clone().unwrap_or_else(|| PathBuf::from("/")));
     let result = match command {
+        "apply" if request.boot => control.boot().map(|o| applied(&o)),
         "apply" => control.apply().map(|o| applied(&o)),
         "enable" => control.enable(request.force).map(|o| applied(&o)),
         "disable" => control.disable().map(disabled),
@@ -144,6 +146,7 @@ fn parse(mut parser: Parser) -> Result<Request, lexopt::Error> {
             Arg::Long("root") => request.root = Some(PathBuf::from(parser.value()?)),
             Arg::Long("platform") => request.platform = Some(parser.value()?.string()?),
             Arg::Long("json") if request.is("status") => request.json = true,
+            Arg::Long("boot") if request.is("apply") => request.boot = true,
             Arg::Long("force") if request.is("enable") => request.force = true,
             Arg::Long("backend") if request.is("show") => {
                 request.backend = Some(parser.value()?.string()?);

@@ -86,6 +86,41 @@ impl Control {
         self.enforce(&config)
     }
 
+    /// The step of the boot before the network comes up: as [`Self::apply`], but whatever fails closes.
+    /// Where the configuration cannot be made sense of, and does not say that protection is off,
+    /// nothing is forwarded and the router asks no names until it is mended; its management from the
+    /// local networks goes on.
+    ///
+    /// # Errors
+    /// See [`Error`]; the router is closed then, unless the error says that this failed too.
+    pub fn boot(&self) -> Result<Outcome, Error> {
+        let _lock = self.lock()?;
+        let text = self.read_config();
+        let meant_off = match &text {
+            Ok(text) => says_off(text),
+            Err(_) => !self.config_path().exists(),
+        };
+        let result = text.and_then(|text| self.enforce(&self.parse(&text)?));
+        let Err(error) = result else { return result };
+        if meant_off {
+            return Err(error);
+        }
+        let closed = ruleset::build(&Policy::closed());
+        let netfilter = Nft::open().and_then(|mut nft| nft.apply(&closed));
+        let routing = routing::kernel::apply(Some(&Policy::closed()));
+        let what = match (netfilter, routing) {
+            (Err(e), Err(_)) => format!("and the router could not be closed: {e}"),
+            _ => "nothing is forwarded until this is mended".to_owned(),
+        };
+        Err(match error {
+            Error::Config(mut lines) => {
+                lines.push(what);
+                Error::Config(lines)
+            }
+            Error::Failed(why) => Error::Failed(format!("{why}; {what}")),
+        })
+    }
+
     /// Switches protection on: in the kernel first, then durably. `force` skips the check that a local
     /// network exists.
     ///
@@ -269,6 +304,19 @@ impl Control {
     fn write_config(&self, old: &[u8], new: &[u8]) -> io::Result<()> {
         if old == new { Ok(()) } else { edit::write_atomic(&self.config_path(), new) }
     }
+}
+
+/// Whether the file says that protection is off, as far as anything can be read in it. A file that lost
+/// its beginning or end says nothing, and is not taken for "off".
+fn says_off(text: &[u8]) -> bool {
+    let off = |value: &[u8]| matches!(value, b"0" | b"off" | b"false" | b"no" | b"disabled");
+    let bare = |c: &u8| c.is_ascii_whitespace() || matches!(c, b'\'' | b'"');
+    text.split(|c| *c == b'\n').any(|line| {
+        let mut words = line.split(bare).filter(|w| !w.is_empty());
+        words.next() == Some(b"option")
+            && words.next() == Some(b"enabled")
+            && words.next().is_some_and(off)
+    })
 }
 
 /// Makes the routing layer agree.

@@ -6,7 +6,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::config::{Config, DNS_PORTS, EndpointConfig, ExemptConfig, Host, RouterMode};
+use crate::config::{
+    Config, DEFAULT_PASS_MARK, DNS_PORTS, EndpointConfig, ExemptConfig, Host, RouterMode,
+};
 use crate::observe::Observed;
 use crate::types::{DevicePattern, Family, Proto};
 
@@ -303,6 +305,24 @@ fn endpoint(
 }
 
 impl Policy {
+    /// What is in force where nothing is known: nothing is forwarded, and the router asks no names.
+    /// It may answer its local networks, since nobody knows which they are.
+    pub fn closed() -> Self {
+        Self {
+            tunnels: Vec::new(),
+            locals: Vec::new(),
+            tunnel_addrs: Vec::new(),
+            router: RouterMode::Dns,
+            reject: false,
+            port_forward_replies: false,
+            log: true,
+            pass_mark: DEFAULT_PASS_MARK,
+            endpoints: Vec::new(),
+            time_servers: Vec::new(),
+            exempts: Vec::new(),
+        }
+    }
+
     /// See [`crate::config::origin_mark`].
     pub fn origin_mark(&self) -> u32 {
         crate::config::origin_mark(self.pass_mark)
