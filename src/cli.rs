@@ -118,9 +118,9 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     }
     let control = Control::new(request.root.clone().unwrap_or_else(|| PathBuf::from("/")));
     let result = match command {
-        "apply" if request.boot => control.boot().map(|o| applied(&o)),
-        "apply" => control.apply().map(|o| applied(&o)),
-        "enable" => control.enable(request.force).map(|o| applied(&o)),
+        "apply" if request.boot => control.boot().map(applied),
+        "apply" => control.apply().map(applied),
+        "enable" => control.enable(request.force).map(applied),
         "disable" => control.disable().map(disabled),
         "status" => status(&control, request.json),
         "check" => check(&control),
@@ -182,7 +182,7 @@ fn help() -> String {
     out
 }
 
-fn applied(outcome: &Outcome) -> u8 {
+fn applied(outcome: Outcome) -> u8 {
     for warning in &outcome.warnings {
         complain(&format!("warning: {warning}"));
     }
@@ -192,11 +192,16 @@ fn applied(outcome: &Outcome) -> u8 {
     for what in &outcome.incomplete {
         complain(&format!("this kernel cannot do all of the second layer: {what}"));
     }
-    print(match (outcome.enabled, outcome.changes.is_empty()) {
+    let code = print(match (outcome.enabled, outcome.changes.is_empty()) {
         (true, true) => "Protection is in force; nothing had to be changed.\n",
         (true, false) => "Protection is in force.\n",
         (false, _) => "Protection is switched off in the configuration; the router is open.\n",
-    })
+    });
+    // All is done and said: nobody who waits for us has to wait for the kernel to tidy up.
+    if let Some(kernel) = outcome.kernel {
+        kernel.close_behind();
+    }
+    code
 }
 
 fn disabled(was_on: bool) -> u8 {

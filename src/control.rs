@@ -57,6 +57,8 @@ pub struct Outcome {
     pub warnings: Vec<Warning>,
     /// Whether protection is in force now.
     pub enabled: bool,
+    /// The connection that it was done by. Dropping it may wait for the kernel some 20 ms.
+    pub kernel: Option<Nft>,
 }
 
 /// Where everything is read and written.
@@ -225,19 +227,30 @@ impl Control {
 
     fn enforce(&self, config: &Config) -> Result<Outcome, Error> {
         if !config.enabled {
-            let removed = Nft::open()?.remove()?;
+            let mut nft = Nft::open()?;
+            let removed = nft.remove()?;
             let mut changes = routed(None)?.changes;
             changes.extend(removed.then(|| "the table was removed".to_owned()));
-            return Ok(Outcome { changes, ..Outcome::default() });
+            return Ok(Outcome { changes, kernel: Some(nft), ..Outcome::default() });
         }
         let (policy, warnings) = self.derive(config)?;
         // Both layers are tried whatever becomes of the other: either closes alone.
-        let netfilter = Nft::open().and_then(|mut nft| nft.apply(&ruleset::build(&policy)));
+        let netfilter = Nft::open().and_then(|mut nft| {
+            let applied = nft.apply(&ruleset::build(&policy))?;
+            Ok((applied, nft))
+        });
         let routing = routed(Some(&policy));
-        let Applied { mut changes, unavailable } = netfilter?;
+        let (Applied { mut changes, unavailable }, nft) = netfilter?;
         let routing = routing?;
         changes.extend(routing.changes);
-        Ok(Outcome { changes, unavailable, incomplete: routing.refused, warnings, enabled: true })
+        Ok(Outcome {
+            changes,
+            unavailable,
+            incomplete: routing.refused,
+            warnings,
+            enabled: true,
+            kernel: Some(nft),
+        })
     }
 
     fn derive(&self, config: &Config) -> Result<(Policy, Vec<Warning>), Error> {

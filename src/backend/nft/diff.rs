@@ -217,6 +217,20 @@ fn longest(wanted: &[Rule], old: &[Rule]) -> Vec<(usize, usize)> {
 }
 
 impl Change {
+    /// Whether something that packets may be looking at goes away.
+    pub fn deletes(&self) -> bool {
+        matches!(
+            self,
+            Self::DelTable(_)
+                | Self::DelCounter(_)
+                | Self::DelObject(..)
+                | Self::DelSet(_)
+                | Self::DelElements(..)
+                | Self::DelChain(_)
+                | Self::DelRule(..)
+        )
+    }
+
     /// Whether the change only adds or removes what never decides about a packet.
     pub fn is_optional(&self) -> bool {
         matches!(self, Self::AddRule(_, rule, _) if rule.optional)

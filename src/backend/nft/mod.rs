@@ -81,6 +81,8 @@ impl fmt::Display for Error {
 #[derive(Debug)]
 pub struct Nft {
     socket: Socket,
+    /// Whether something was deleted, which closing waits for.
+    deleted: bool,
 }
 
 impl Nft {
@@ -90,7 +92,16 @@ impl Nft {
     /// [`Error::Unusable`] when the kernel has no nftables.
     pub fn open() -> Result<Self, Error> {
         let protocol = u16::try_from(libc::NETLINK_NETFILTER).unwrap_or(12);
-        Ok(Self { socket: Socket::open(protocol).map_err(Error::Unusable)? })
+        let socket = Socket::open(protocol).map_err(Error::Unusable)?;
+        Ok(Self { socket, deleted: false })
+    }
+
+    /// Ends the connection without waiting for the kernel to free what was deleted; see
+    /// [`Socket::close_behind`]. What was applied is in force.
+    pub fn close_behind(self) {
+        if self.deleted {
+            self.socket.close_behind();
+        }
     }
 
     /// What is in the kernel; `None` when our table does not exist.
@@ -213,7 +224,10 @@ impl Nft {
         let mut batch = self.socket.batch(generation);
         let owners = write::fill(&mut batch, changes);
         let refusal = match self.socket.transact(batch) {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                self.deleted |= changes.iter().any(Change::deletes);
+                return Ok(());
+            }
             Err(refusal) => refusal,
         };
         // Somebody else was faster, or the answer was lost: read again and see.
