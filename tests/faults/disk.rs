@@ -88,7 +88,11 @@ fn enable_protects_and_says_that_it_will_not_last() -> Res<()> {
         let new = stage.ruleset(NEW)?;
         let out = stage.run(&["enable"])?;
         let file = stage.file().display().to_string();
-        let words = ["protection is on, but", "could not be written", "off after a reboot"];
+        let words = [
+            "protection is on, but",
+            "could not be written",
+            "the next apply, or a reboot, ends it",
+        ];
         assert_refused(&out, 1, &words);
         assert_refused(&out, 1, &[&file, disk.words()]);
         assert!(stage.nft.check(&new).map_err(|e| e.to_string())?.is_empty(), "{disk:?}");

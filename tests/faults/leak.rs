@@ -44,6 +44,9 @@ fn exchanging_the_policy_lets_nothing_through() -> Res<()> {
     ];
     product.configure(&policies[0])?;
     product.ok(&["apply"])?;
+    // Somebody's rule that goes before the second layer, which would hide what the first one does.
+    lab.router
+        .sh("ip -4 rule add priority 100 lookup main; ip -6 rule add priority 100 lookup main")?;
     lab.tunnel_down()?;
     lab.forget_connections()?;
 
