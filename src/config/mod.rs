@@ -4,6 +4,7 @@
 //! a file with an error yields errors only, so that what is in force stays in force.
 
 pub mod edit;
+mod reader;
 mod schema;
 pub mod uci;
 

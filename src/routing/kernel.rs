@@ -6,7 +6,8 @@ use std::path::Path;
 use netlink_bindings::rt_rule::{FibRuleAttrs, FibRuleHdr};
 
 use super::{Does, PROTOCOL, Rule, Step, plan};
-use crate::netlink::{Refusal, Request, Socket, bytes, flag, nest};
+use crate::netlink::attr::{bytes, nest};
+use crate::netlink::{Refusal, Request, Socket, flag};
 use crate::observe::{self, SINK, SINK_TABLE};
 use crate::policy::Policy;
 use crate::types::Family;

@@ -9,7 +9,7 @@ use std::fmt;
 
 use netlink_bindings::utils::{IterableChunks, find_attr};
 
-use crate::netlink::{bytes, nest};
+use crate::netlink::attr::{bytes, nest, string, wide_attr, word_attr};
 
 /// `NFT_REG_1`.
 const REGISTER: u32 = 1;
@@ -383,23 +383,6 @@ impl Field {
             Self::Nested(v) => nest(out, kind, |out| out.extend(v)),
         }
     }
-}
-
-/// Appends an attribute that is a string, with its final NUL.
-pub fn string(out: &mut Vec<u8>, kind: u16, value: &str) {
-    let mut value = value.as_bytes().to_vec();
-    value.push(0);
-    bytes(out, kind, &value);
-}
-
-/// Appends an attribute that is a number of 32 bits, in network order.
-pub fn word_attr(out: &mut Vec<u8>, kind: u16, value: u32) {
-    bytes(out, kind, &value.to_be_bytes());
-}
-
-/// Appends an attribute that is a number of 64 bits, in network order.
-pub fn wide_attr(out: &mut Vec<u8>, kind: u16, value: u64) {
-    bytes(out, kind, &value.to_be_bytes());
 }
 
 fn word(attrs: &[u8], kind: u16) -> Option<u32> {

@@ -12,8 +12,9 @@ use netlink_bindings::nftables::{
 };
 use netlink_bindings::utils::{IterableChunks, find_attr};
 
-use super::expr::{Expr, LIST_ELEM, string, word_attr};
+use super::expr::{Expr, LIST_ELEM};
 use super::table::{Chain, Rule, SET_EVAL, SET_INTERVAL, Set, Table};
+use crate::netlink::attr::{string, word_attr};
 use crate::netlink::{Refusal, Request, Socket};
 use crate::ruleset::{Key, TABLE};
 use crate::types::left_aligned;

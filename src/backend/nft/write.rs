@@ -3,10 +3,11 @@
 //! Translates only: which changes, and why, is [`super::diff`]'s part.
 
 use super::diff::Change;
-use super::expr::{LIST_ELEM, OBJECT_COUNTER, string, wide_attr, word_attr};
+use super::expr::{LIST_ELEM, OBJECT_COUNTER};
 use super::read::{HEADER, after, kind};
 use super::table::{SET_INTERVAL, Set, TYPE_DEVICE};
-use crate::netlink::{Batch, bytes, flag, nest};
+use crate::netlink::attr::{bytes, nest, string, wide_attr, word_attr};
+use crate::netlink::{Batch, flag};
 use crate::ruleset::{Key, TABLE};
 
 /// An attribute holds at most 64 KiB, and an element of a range takes at most 72 bytes.
