@@ -221,7 +221,12 @@ pub fn derive(
         pass_mark: config.pass_mark,
         endpoints,
         time_servers,
-        exempts: config.exempts.iter().filter(|e| e.enabled).cloned().collect(),
+        exempts: config
+            .exempts
+            .iter()
+            .filter(|e| e.enabled)
+            .filter_map(|e| exempt(e, observed, &mut warnings))
+            .collect(),
     };
     Ok((policy, warnings))
 }
@@ -249,6 +254,23 @@ fn resolve(
         }
         devices.extend(patterns);
     }
+}
+
+/// The exemption with its networks' devices. `None` when it is for a network that has none: without
+/// this it would be for all.
+fn exempt(
+    wanted: &ExemptConfig,
+    observed: &Observed,
+    warnings: &mut Vec<Warning>,
+) -> Option<ExemptConfig> {
+    let mut devices = wanted.local_devices.clone();
+    let names = &wanted.local_interfaces;
+    resolve(names, "exempt: local_interface", observed, &mut devices, warnings);
+    devices.sort();
+    devices.dedup();
+    let for_some = !wanted.local_interfaces.is_empty() || !wanted.local_devices.is_empty();
+    (!for_some || !devices.is_empty())
+        .then(|| ExemptConfig { local_devices: devices, ..wanted.clone() })
 }
 
 fn endpoint(

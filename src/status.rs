@@ -66,6 +66,8 @@ pub struct Status {
     pub unclassified: Vec<String>,
     /// VPN servers.
     pub endpoints: Vec<EndpointStatus>,
+    /// Exemptions that are in force.
+    pub exempts: Vec<ExemptStatus>,
     /// Packets, since the table was installed.
     pub packets: Packets,
     /// Clients that were refused, the latest first.
@@ -120,6 +122,15 @@ pub struct EndpointStatus {
     /// Destination port, where the protocol has one.
     pub port: Option<u16>,
     /// Packets that the router sent it.
+    pub packets: u64,
+}
+
+/// An exemption.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExemptStatus {
+    /// For people.
+    pub name: String,
+    /// Packets of clients that it marked as exempt.
     pub packets: u64,
 }
 
@@ -263,6 +274,7 @@ pub fn build(
             .collect(),
         unclassified,
         endpoints: policy.map(|p| endpoints(p, &kernel.counters)).unwrap_or_default(),
+        exempts: policy.map(|p| exempts(p, &kernel.counters)).unwrap_or_default(),
         packets: packets(&kernel.counters),
         blocked: blocked(&kernel.blocked),
         pauses,
@@ -336,6 +348,17 @@ fn endpoints(policy: &Policy, counters: &[Counter]) -> Vec<EndpointStatus> {
             packets: sum(counters, |id| {
                 id == format!("endpoint_{n}_4") || id == format!("endpoint_{n}_6")
             }),
+        })
+        .collect()
+}
+
+fn exempts(policy: &Policy, counters: &[Counter]) -> Vec<ExemptStatus> {
+    (1..)
+        .zip(&policy.exempts)
+        .map(|(n, exempt)| {
+            let (id, prefix) = (format!("exempt_{n}"), format!("exempt_{n}_"));
+            let packets = sum(counters, |rule| rule == id || rule.starts_with(&prefix));
+            ExemptStatus { name: exempt.name.clone(), packets }
         })
         .collect()
 }
@@ -445,6 +468,9 @@ impl fmt::Display for Status {
                 "Endpoint {}: {addresses} {}{port}, {} packets",
                 e.name, e.proto, e.packets
             )?;
+        }
+        for e in &self.exempts {
+            writeln!(f, "Exempt {}: {} packets", e.name, e.packets)?;
         }
         let p = &self.packets;
         writeln!(

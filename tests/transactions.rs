@@ -89,6 +89,8 @@ fn plain() -> Policy {
 
 fn exempt(src_ip: Vec<Net>) -> ExemptConfig {
     ExemptConfig {
+        local_interfaces: Vec::new(),
+        local_devices: Vec::new(),
         name: "TV".to_owned(),
         enabled: true,
         src_mac: Vec::new(),

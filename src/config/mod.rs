@@ -140,6 +140,11 @@ pub struct ExemptConfig {
     pub name: String,
     /// Whether it is in force.
     pub enabled: bool,
+    /// Only from these local networks, by netifd name or firewall zone; with [`Self::local_devices`]
+    /// empty too: from all.
+    pub local_interfaces: Vec<String>,
+    /// Only from these local networks, by device.
+    pub local_devices: Vec<DevicePattern>,
     /// Source Ethernet addresses.
     pub src_mac: Vec<Mac>,
     /// Source addresses.

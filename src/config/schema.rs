@@ -53,8 +53,17 @@ const KILLSWITCH_OPTIONS: [&str; 13] = [
 ];
 const ENDPOINT_OPTIONS: [&str; 7] =
     ["name", "host", "port", "proto", "mark", "user", "source_port"];
-const EXEMPT_OPTIONS: [&str; 7] =
-    ["name", "enabled", "src_mac", "src_ip", "dest_ip", "dest_port", "proto"];
+const EXEMPT_OPTIONS: [&str; 9] = [
+    "name",
+    "enabled",
+    "local_interface",
+    "local_device",
+    "src_mac",
+    "src_ip",
+    "dest_ip",
+    "dest_port",
+    "proto",
+];
 const SECTION_KINDS: [&str; 3] = ["killswitch", "endpoint", "exempt"];
 
 /// The one layout of the file that this version knows.
@@ -295,6 +304,8 @@ fn exempt(
             .scalar("name", "a name of at most 32 printable characters", label)
             .unwrap_or_else(|| format!("exempt {ordinal}")),
         enabled: read.boolean("enabled").unwrap_or(true),
+        local_interfaces: read.list("local_interface", interface_name),
+        local_devices: read.list("local_device", DevicePattern::parse),
         src_mac: read.list("src_mac", Mac::parse),
         src_ip: read.list("src_ip", exempt_net),
         dest_ip: read.list("dest_ip", exempt_net),

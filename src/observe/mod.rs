@@ -89,7 +89,9 @@ impl Observed {
     /// What the kernel said. A file that cannot be read says nothing.
     pub fn gather(root: &Path, config: &Config) -> io::Result<Self> {
         let Seen { links, uplinks, sink } = look()?;
-        let interfaces = config.tunnel_interfaces.iter().chain(&config.local_interfaces);
+        let exempts = config.exempts.iter().flat_map(|e| &e.local_interfaces);
+        let interfaces =
+            config.tunnel_interfaces.iter().chain(&config.local_interfaces).chain(exempts);
         let names = config.endpoints.iter().filter_map(|e| match &e.host {
             Host::Name(name) => Some(name),
             Host::Addr(_) => None,

@@ -390,6 +390,10 @@ impl Builder<'_> {
     /// each protocol that has them.
     fn exempt(&mut self, n: usize, exempt: &ExemptConfig) -> Vec<(String, Vec<Match>)> {
         let mut base = Vec::new();
+        if !exempt.local_devices.is_empty() {
+            let set = self.add(Set::devices(format!("exempt_{n}_dev"), &exempt.local_devices));
+            base.push(Match::InDevice(set, true));
+        }
         if !exempt.src_mac.is_empty() {
             let set = self.add(Set::macs(format!("exempt_{n}_mac"), &exempt.src_mac));
             base.push(Match::SourceMacIn(set));

@@ -61,9 +61,10 @@ fn fits(exempt: &ExemptConfig, packet: &Packet) -> bool {
 /// G8: it came from a local client that the user let out.
 pub fn exempted(policy: &Policy, packet: &Packet) -> bool {
     let (Path::Forward { from, .. } | Path::Input { from }) = &packet.path else { return false };
+    let here = |e: &ExemptConfig| e.local_devices.is_empty() || named(&e.local_devices, from);
     local(policy, from)
         && !misdirected(policy, packet)
-        && policy.exempts.iter().any(|e| fits(e, packet))
+        && policy.exempts.iter().any(|e| here(e) && fits(e, packet))
 }
 
 /// It answers a connection that came in through neither tunnel nor local network.

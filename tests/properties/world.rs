@@ -129,14 +129,30 @@ pub fn exempt() -> impl Strategy<Value = ExemptConfig> {
     let macs = prop_oneof![2 => Just(vec![]), 1 => vec(mac(), 1..3)];
     let dest_port = prop_oneof![2 => Just(vec![]), 1 => vec(ports(), 1..3)];
     let proto = option::weighted(0.4, select(&PROTOS[..]).prop_map(Proto::from_number));
-    (name(), any::<bool>(), macs, nets(), nets(), dest_port, proto)
+    // Mostly from every local network.
+    let devices = prop_oneof![3 => Just(vec![]), 1 => patterns(&LOCALS)];
+    (name(), any::<bool>(), macs, nets(), nets(), dest_port, proto, devices)
         .prop_filter("names something", |e| !(e.2.is_empty() && e.3.is_empty() && e.4.is_empty()))
-        .prop_map(|(name, enabled, src_mac, src_ip, dest_ip, mut dest_port, proto)| {
-            if proto.is_some_and(|p| !p.has_ports()) {
-                dest_port.clear();
-            }
-            ExemptConfig { name, enabled, src_mac, src_ip, dest_ip, dest_port, proto, line: 0 }
-        })
+        .prop_map(
+            |(name, enabled, src_mac, src_ip, dest_ip, mut dest_port, proto, local_devices)| {
+                if proto.is_some_and(|p| !p.has_ports()) {
+                    dest_port.clear();
+                }
+                let local_interfaces = Vec::new();
+                ExemptConfig {
+                    name,
+                    enabled,
+                    local_interfaces,
+                    local_devices,
+                    src_mac,
+                    src_ip,
+                    dest_ip,
+                    dest_port,
+                    proto,
+                    line: 0,
+                }
+            },
+        )
 }
 
 pub fn mode() -> impl Strategy<Value = RouterMode> {

@@ -175,6 +175,8 @@ fn exempt(rng: &mut Rng, n: usize) -> ExemptConfig {
             network(rng, family)
         };
         let mut exempt = ExemptConfig {
+            local_interfaces: Vec::new(),
+            local_devices: Vec::new(),
             name: format!("exemption \"{n}\""),
             enabled: true,
             src_mac: Vec::new(),
