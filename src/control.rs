@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 
 use crate::backend::nft::{self, Applied, Change, Nft, read::Element};
 use crate::config::{self, Config, ConfigError, edit, edit::EditError, uci};
+use crate::conntrack;
 use crate::lock;
 use crate::observe::Observed;
 use crate::policy::{self, Policy, Warning};
 use crate::routing;
 use crate::ruleset::{
-    self, Ruleset, build::BLOCKED, build::PAUSED, build::PAUSED_DEVICES, build::TUNNEL_ADDRS,
+    self, Content, Ruleset, build::BLOCKED, build::PAUSED, build::PAUSED_DEVICES,
+    build::TUNNEL_ADDRS,
 };
 use crate::status::{self, Readback, Status};
 
@@ -240,9 +242,16 @@ impl Control {
             Ok((applied, nft))
         });
         let routing = routed(Some(&policy));
-        let (Applied { mut changes, unavailable }, nft) = netfilter?;
+        let (Applied { mut changes, mut unavailable }, mut nft) = netfilter?;
         let routing = routing?;
         changes.extend(routing.changes);
+        if !changes.is_empty() {
+            match cut(&policy, &mut nft) {
+                Ok(0) => {}
+                Ok(n) => changes.push(format!("connections that were cut: {n}")),
+                Err(why) => unavailable.push(why),
+            }
+        }
         Ok(Outcome {
             changes,
             unavailable,
@@ -335,6 +344,25 @@ fn says_off(text: &[u8]) -> bool {
 /// Makes the routing layer agree.
 fn routed(policy: Option<&Policy>) -> Result<routing::kernel::Applied, Error> {
     routing::kernel::apply(policy).map_err(|e| Error::Failed(format!("the routing layer: {e}")))
+}
+
+/// G7: removes the connections that the rules refuse now; how many these were. The rules refuse their
+/// packets in any case, so that what fails here is a note.
+fn cut(policy: &Policy, nft: &mut Nft) -> Result<usize, String> {
+    let failed =
+        |e: &dyn fmt::Display| format!("removing the connections that were there before: {e}");
+    let mut rules = ruleset::build(policy);
+    for set in rules.sets.iter_mut().filter(|s| s.content == Content::Timed) {
+        let elements = nft.elements(&set.name).map_err(|e| failed(&e))?;
+        set.fill(elements.into_iter().map(|e| e.key));
+    }
+    let cut = conntrack::kernel::cut(policy, &rules).map_err(|e| failed(&e))?;
+    match cut.why {
+        Some(why) if cut.kept > 0 => {
+            Err(format!("{} connections from before could not be removed: {why}", cut.kept))
+        }
+        _ => Ok(cut.removed),
+    }
 }
 
 /// Reads a file that may be anything.

@@ -2,12 +2,14 @@
 //!
 //! Data flows in one direction; a module imports only from those named before it:
 //! [`config`] and [`observe`] → [`policy`] → [`ruleset`] → [`backend`] → kernel, and back from the
-//! kernel through the backend's reader to [`status`]. Pure modules do no input or output, and the
-//! modules that do decide nothing.
+//! kernel through the backend's reader to [`status`]. Beside the backend, [`routing`] holds the second
+//! layer and [`conntrack`] ends the connections that the rules refuse. Pure modules do no input or
+//! output, and the modules that do decide nothing.
 
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod conntrack;
 pub mod control;
 pub mod guard;
 pub mod lock;

@@ -127,6 +127,13 @@ impl Set {
         Self::fixed(name, KeyType::Port, keys.collect())
     }
 
+    /// Fills a set that commands fill with the keys that it has in the kernel.
+    pub fn fill(&mut self, keys: impl Iterator<Item = Key>) {
+        let mut ranges: Vec<(Key, Key)> = keys.map(|k| (k, k)).collect();
+        ranges.sort_unstable();
+        self.content = Content::Fixed(ranges);
+    }
+
     /// Whether `key` is in the set. A set that the kernel or a command fills is empty in the model.
     pub fn contains(&self, key: &Key) -> bool {
         let Content::Fixed(ranges) = &self.content else { return false };
