@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use netlink_bindings::utils::find_attr;
 
 use super::{Entry, Oracle, Question, Tuple, Way, World, doomed};
-use crate::netlink::{Request, Socket, bytes, nest};
+use crate::netlink::attr::{bytes, nest};
+use crate::netlink::{Request, Socket};
 use crate::observe::{self, Link};
 use crate::policy::Policy;
 use crate::ruleset::Ruleset;
