@@ -10,6 +10,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use crate::backend::nft::text;
 use crate::control::{Control, Error, Outcome};
 use crate::guard;
+use crate::pause::{self, Target};
 use crate::status::Posture;
 
 const FAILURE: u8 = 1;
@@ -22,7 +23,7 @@ struct Command {
     summary: &'static str,
 }
 
-const COMMANDS: [Command; 7] = [
+const COMMANDS: [Command; 9] = [
     Command {
         name: "apply",
         arguments: " [--boot]",
@@ -38,6 +39,12 @@ const COMMANDS: [Command; 7] = [
         arguments: "",
         summary: "switch protection off: the router is open then",
     },
+    Command {
+        name: "pause",
+        arguments: " DURATION [--client ADDR]",
+        summary: "open for a while; the kernel closes it (90s, 10m, 2h)",
+    },
+    Command { name: "resume", arguments: " [--client ADDR]", summary: "end pauses now" },
     Command {
         name: "status",
         arguments: " [--json]",
@@ -84,6 +91,8 @@ struct Request {
     force: bool,
     boot: bool,
     backend: Option<String>,
+    duration: Option<String>,
+    client: Option<String>,
     help: bool,
     version: bool,
 }
@@ -122,6 +131,8 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         "apply" => control.apply().map(applied),
         "enable" => control.enable(request.force).map(applied),
         "disable" => control.disable().map(disabled),
+        "pause" => pause(&control, &request),
+        "resume" => resume(&control, &request),
         "status" => status(&control, request.json),
         "check" => check(&control),
         "guard" => guard::run(&control)
@@ -151,10 +162,16 @@ fn parse(mut parser: Parser) -> Result<Request, lexopt::Error> {
             Arg::Long("backend") if request.is("show") => {
                 request.backend = Some(parser.value()?.string()?);
             }
+            Arg::Long("client") if request.is("pause") || request.is("resume") => {
+                request.client = Some(parser.value()?.string()?);
+            }
             Arg::Short('h') | Arg::Long("help") => request.help = true,
             Arg::Short('V') | Arg::Long("version") => request.version = true,
             Arg::Value(word) if request.command.is_none() => {
                 request.command = Some(word.string()?);
+            }
+            Arg::Value(word) if request.is("pause") && request.duration.is_none() => {
+                request.duration = Some(word.string()?);
             }
             other => return Err(other.unexpected()),
         }
@@ -175,7 +192,7 @@ fn help() -> String {
     );
     for command in &COMMANDS {
         let call = format!("{}{}", command.name, command.arguments);
-        out.push_str(&format!("  {call:<22} {}\n", command.summary));
+        out.push_str(&format!("  {call:<31} {}\n", command.summary));
     }
     out.push('\n');
     out.push_str(OPTIONS);
@@ -210,6 +227,41 @@ fn disabled(was_on: bool) -> u8 {
     } else {
         "Protection was off already: the router is open.\n"
     })
+}
+
+fn pause(control: &Control, request: &Request) -> Result<u8, Error> {
+    let Some(duration) = &request.duration else {
+        return Ok(usage("pause needs a duration: 90s, 10m or 2h"));
+    };
+    let asked = pause::duration(duration)
+        .and_then(|time| Ok((time, request.client.as_deref().map(pause::client).transpose()?)));
+    let (time, client) = match asked {
+        Ok(asked) => asked,
+        Err(why) => return Ok(usage(&why)),
+    };
+    let open = names(&control.pause(client, time)?);
+    Ok(print(&format!("Open for {open} until the kernel closes it in {} s.\n", time.as_secs())))
+}
+
+fn resume(control: &Control, request: &Request) -> Result<u8, Error> {
+    let client = match request.client.as_deref().map(pause::client).transpose() {
+        Ok(client) => client,
+        Err(why) => return Ok(usage(&why)),
+    };
+    let (ended, open) = control.resume(client.as_ref())?;
+    let mut text = match (ended.is_empty(), &client) {
+        (false, _) => format!("Closed again for {}.\n", names(&ended)),
+        (true, Some(client)) => format!("{client} was not paused.\n"),
+        (true, None) => "Nothing was paused.\n".to_owned(),
+    };
+    if !open.is_empty() {
+        text.push_str(&format!("Still open for {}.\n", names(&open)));
+    }
+    Ok(print(&text))
+}
+
+fn names(targets: &[Target]) -> String {
+    targets.iter().map(Target::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn status(control: &Control, json: bool) -> Result<u8, Error> {

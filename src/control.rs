@@ -8,17 +8,18 @@ use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::backend::nft::{self, Applied, Change, Nft, read::Element};
 use crate::config::{self, Config, ConfigError, edit, edit::EditError, uci};
 use crate::conntrack;
 use crate::lock;
 use crate::observe::Observed;
+use crate::pause::{self, Target};
 use crate::policy::{self, Policy, Warning};
 use crate::routing;
 use crate::ruleset::{
-    self, Content, Ruleset, build::BLOCKED, build::PAUSED, build::PAUSED_DEVICES,
-    build::TUNNEL_ADDRS,
+    self, Content, Key, Ruleset, build::BLOCKED, build::PAUSED, build::PAUSED_DEVICES,
 };
 use crate::status::{self, Readback, Status};
 
@@ -170,6 +171,55 @@ impl Control {
         let removed = nft.remove()?;
         let routing = routed(None)?;
         Ok(removed || !routing.changes.is_empty())
+    }
+
+    /// Opens for a while, until the kernel closes: for one client, or for all local networks that
+    /// exist now. Returns what is open.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing was opened then. Protection must be on and its rules in force, so that
+    /// a pause never opens anything but what was asked for.
+    pub fn pause(&self, client: Option<Target>, time: Duration) -> Result<Vec<Target>, Error> {
+        let _lock = self.lock()?;
+        let config = self.parse(&self.read_config()?)?;
+        if !config.enabled {
+            return Err(Error::Config(vec![format!(
+                "{}: protection is switched off, so there is nothing to pause",
+                self.config_path().display()
+            )]));
+        }
+        let (policy, _) = self.derive(&config)?;
+        let targets = match client {
+            Some(client) => vec![client],
+            None => pause::networks(&policy, &self.observe(&config)?.links),
+        };
+        if targets.is_empty() {
+            return Err(Error::Failed("none of the local networks exists now".to_owned()));
+        }
+        let elements: Vec<_> = targets.iter().map(|t| (t.set, t.key)).collect();
+        let ms = u64::try_from(time.as_millis()).unwrap_or(0);
+        Nft::open()?.add_timed(&ruleset::build(&policy), &elements, ms)?;
+        Ok(targets)
+    }
+
+    /// Ends pauses, that of one client or all, whatever the configuration says. Returns those that
+    /// were ended, and those that still run.
+    ///
+    /// # Errors
+    /// See [`Error`]; the pauses go on then, until the kernel ends them.
+    pub fn resume(&self, client: Option<&Target>) -> Result<(Vec<Target>, Vec<Target>), Error> {
+        let _lock = self.lock()?;
+        let mut nft = Nft::open()?;
+        let named = |set: &str, key: &Key| client.is_none_or(|c| (c.set, c.key) == (set, *key));
+        let ended = nft.remove_elements(&pause::SETS, named)?;
+        let mut ended: Vec<_> = ended.into_iter().map(|(set, key)| Target { set, key }).collect();
+        let mut open = Vec::new();
+        for set in pause::SETS {
+            open.extend(nft.elements(set)?.into_iter().map(|e| Target { set, key: e.key }));
+        }
+        ended.sort();
+        open.sort();
+        Ok((ended, open))
     }
 
     /// How the kernel differs from what it should have; empty when it does not.
@@ -393,11 +443,7 @@ fn read_back(wanted: Option<&Ruleset>) -> Result<Readback, Error> {
     match wanted {
         Some(ruleset) => {
             let mut changes = nft.check(ruleset)?;
-            // A tunnel that went down has lost its addresses; refusing what is sent to them still is
-            // no difference that matters. The next apply takes them out.
-            changes.retain(|c| {
-                !matches!(c, Change::DelElements(set, _) if TUNNEL_ADDRS.contains(&set.name.as_str()))
-            });
+            changes.retain(|c| !c.is_outdated_refusal());
             let table = &mut out.netfilter;
             table.installed = !changes.contains(&Change::AddTable);
             let (optional, real): (Vec<_>, Vec<_>) =

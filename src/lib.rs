@@ -16,6 +16,7 @@ pub mod lock;
 pub mod log;
 pub mod netlink;
 pub mod observe;
+pub mod pause;
 pub mod policy;
 pub mod routing;
 pub mod ruleset;

@@ -223,7 +223,7 @@ config exempt 'tv'
             ":12: exempt 'tv': src_ip: found '192.168.1.5/24': it has bits set behind its prefix \
              length",
             ":14: exempt 'tv': src_ip: found 'fritz.box': it is not an address or network",
-            ":15: exempt 'tv': colour: unknown option; known are name, enabled, src_mac, src_ip, \
+            ":15: exempt 'tv': colour: unknown option; known are name, enabled, local_interface, local_device, src_mac, src_ip, \
              dest_ip, dest_port, proto",
         ]
     );

@@ -7,8 +7,9 @@
 use std::fmt;
 
 use super::expr::Expr;
-use super::table::{Chain, Rule, SET_ANONYMOUS, Set, Table};
+use super::table::{Chain, Rule, SET_ANONYMOUS, SET_TIMEOUT, Set, Table};
 use crate::ruleset::Key;
+use crate::ruleset::build::TUNNEL_ADDRS;
 
 /// One step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub enum Change {
     AddElements(Set, Vec<(Key, Key)>),
     /// Removes elements.
     DelElements(Set, Vec<(Key, Key)>),
+    /// Adds elements that the kernel removes after so many milliseconds.
+    AddTimed(Set, Vec<Key>, u64),
     /// Creates a chain, without rules.
     AddChain(Chain),
     /// Deletes a chain.
@@ -235,6 +238,22 @@ impl Change {
     pub fn is_optional(&self) -> bool {
         matches!(self, Self::AddRule(_, rule, _) if rule.optional)
     }
+
+    /// Whether the kernel only refuses what the change would no longer refuse. A tunnel that went down
+    /// has lost its addresses; refusing what is sent to them still is no difference that matters. The
+    /// next apply takes them out.
+    pub fn is_outdated_refusal(&self) -> bool {
+        matches!(self, Self::DelElements(set, _) if TUNNEL_ADDRS.contains(&set.name.as_str()))
+    }
+
+    /// Whether the change needs an element, or needs its absence, that the kernel's clock takes away.
+    pub(super) fn is_timed(&self) -> bool {
+        match self {
+            Self::AddTimed(..) => true,
+            Self::DelElements(set, _) => set.flags & SET_TIMEOUT != 0,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Change {
@@ -255,6 +274,11 @@ impl fmt::Display for Change {
             }
             Self::DelElements(set, elements) => {
                 write!(f, "set {} has {}", set.name, super::text::elements(set, elements))
+            }
+            Self::AddTimed(set, keys, ms) => {
+                let keys: Vec<(Key, Key)> = keys.iter().map(|k| (*k, *k)).collect();
+                let elements = super::text::elements(set, &keys);
+                write!(f, "set {} lacks {elements} for {ms} ms", set.name)
             }
             Self::AddChain(chain) => write!(f, "chain {} is missing", chain.name),
             Self::DelChain(name) => write!(f, "chain {name} is not ours"),

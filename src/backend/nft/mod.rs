@@ -17,7 +17,7 @@ use std::io;
 pub use diff::{Change, diff};
 
 use crate::netlink::{Refusal, Socket};
-use crate::ruleset::{Ruleset, TABLE};
+use crate::ruleset::{Key, Ruleset, TABLE};
 use table::{Table, lower};
 
 /// How often an apply starts again when the kernel's rules change under its hands. Each time somebody
@@ -49,6 +49,8 @@ pub enum Error {
     },
     /// The kernel kept changing.
     Busy,
+    /// The rules in the kernel are not those that what was asked for relies on.
+    NotInForce(Vec<String>),
     /// What was read back is not what was sent.
     Differs(Vec<String>),
 }
@@ -70,6 +72,11 @@ impl fmt::Display for Error {
             Self::Busy => {
                 f.write_str("the kernel's rules keep changing; another program is at them")
             }
+            Self::NotInForce(what) => write!(
+                f,
+                "the rules in the kernel are not as they should be ({}): run 'vpn-killswitch apply'",
+                what.join("; ")
+            ),
             Self::Differs(what) => {
                 write!(f, "the kernel does not have what was sent: {}", what.join("; "))
             }
@@ -168,13 +175,7 @@ impl Nft {
                     applied.unavailable.push(format!("{change}: {why}"));
                     leave_out(&mut wanted, &change);
                 }
-                Err(Failure::Refused(change, why)) => {
-                    let what = match change {
-                        Some(change) => change.to_string(),
-                        None => "the transaction".to_owned(),
-                    };
-                    return Err(Error::Refused { what, why });
-                }
+                Err(failure) => failure.unless_outdated()?,
             }
         }
         if differs.is_empty() { Err(Error::Busy) } else { Err(Error::Differs(differs)) }
@@ -196,6 +197,85 @@ impl Nft {
                 Err(Failure::Refused(_, why)) => {
                     return Err(Error::Refused { what: format!("delete table inet {TABLE}"), why });
                 }
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// Adds `elements` (set and key) in one transaction, for so many milliseconds and no longer: the
+    /// time that an element had before does not count. Only while the rules of `ruleset`, which these
+    /// elements are for, are in force.
+    ///
+    /// # Errors
+    /// [`Error::NotInForce`], or any other but [`Error::Differs`]; nothing was added then.
+    pub fn add_timed(
+        &mut self,
+        ruleset: &Ruleset,
+        elements: &[(&str, Key)],
+        ms: u64,
+    ) -> Result<(), Error> {
+        let wanted = lower(ruleset);
+        for _ in 0..ATTEMPTS {
+            let (installed, generation) = self.consistent()?;
+            let differs: Vec<String> = diff(&wanted, installed.as_ref())
+                .iter()
+                .filter(|c| !c.is_optional() && !c.is_outdated_refusal())
+                .map(ToString::to_string)
+                .collect();
+            if !differs.is_empty() {
+                return Err(Error::NotInForce(differs));
+            }
+            let mut changes = Vec::new();
+            for set in &wanted.sets {
+                let of_set = elements.iter().filter(|(name, _)| *name == set.name);
+                let keys: Vec<Key> = of_set.map(|(_, key)| *key).collect();
+                if keys.is_empty() {
+                    continue;
+                }
+                let old = self.elements(&set.name)?.into_iter().map(|e| (e.key, e.key));
+                let old: Vec<(Key, Key)> = old.filter(|(key, _)| keys.contains(key)).collect();
+                if !old.is_empty() {
+                    changes.push(Change::DelElements(set.kind(), old));
+                }
+                changes.push(Change::AddTimed(set.kind(), keys, ms));
+            }
+            match self.send(&changes, generation) {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure.unless_outdated()?,
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// Removes those elements of `sets` (by set and key) that `which` names, in one transaction, and
+    /// returns them. What has ended, or has no set, is gone already.
+    ///
+    /// # Errors
+    /// Any but [`Error::Differs`]; nothing was removed then.
+    pub fn remove_elements<'a>(
+        &mut self,
+        sets: &[&'a str],
+        which: impl Fn(&str, &Key) -> bool,
+    ) -> Result<Vec<(&'a str, Key)>, Error> {
+        for _ in 0..ATTEMPTS {
+            let (installed, generation) = self.consistent()?;
+            let (mut changes, mut removed) = (Vec::new(), Vec::new());
+            for set in installed.iter().flat_map(|table| &table.sets) {
+                let Some(name) = sets.iter().find(|name| **name == set.name) else { continue };
+                let keys = self.elements(name)?.into_iter().map(|e| e.key);
+                let keys: Vec<Key> = keys.filter(|key| which(name, key)).collect();
+                removed.extend(keys.iter().map(|key| (*name, *key)));
+                if !keys.is_empty() {
+                    let ranges = keys.iter().map(|key| (*key, *key)).collect();
+                    changes.push(Change::DelElements(set.kind(), ranges));
+                }
+            }
+            if changes.is_empty() {
+                return Ok(removed);
+            }
+            match self.send(&changes, generation) {
+                Ok(()) => return Ok(removed),
+                Err(failure) => failure.unless_outdated()?,
             }
         }
         Err(Error::Busy)
@@ -237,6 +317,11 @@ impl Nft {
         }
         let owner = owners.get(refusal.index).copied().flatten();
         let change = owner.and_then(|i| changes.get(i)).cloned().map(Box::new);
+        // An element that the kernel ends may have ended since it was read; that is no new generation.
+        let moved = refusal.is(libc::ENOENT) || refusal.is(libc::EEXIST);
+        if moved && change.as_ref().is_some_and(|c| c.is_timed()) {
+            return Err(Failure::Outdated);
+        }
         Err(Failure::Refused(change, refusal.to_string()))
     }
 }
@@ -244,6 +329,19 @@ impl Nft {
 enum Failure {
     Outdated,
     Refused(Option<Box<Change>>, String),
+}
+
+impl Failure {
+    /// The refusal, where asking again does not help.
+    fn unless_outdated(self) -> Result<(), Error> {
+        match self {
+            Self::Outdated => Ok(()),
+            Self::Refused(change, why) => {
+                let what = change.map_or_else(|| "the transaction".to_owned(), |c| c.to_string());
+                Err(Error::Refused { what, why })
+            }
+        }
+    }
 }
 
 fn unusable(refusal: Refusal) -> Error {

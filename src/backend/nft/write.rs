@@ -15,6 +15,11 @@ const ELEMENTS_PER_MESSAGE: usize = 800;
 
 const ELEM_KEY: u16 = 1;
 const ELEM_FLAGS: u16 = 3;
+/// Milliseconds. The kernel keeps them as an end in jiffies (`nf_msecs_to_jiffies64`,
+/// net/netfilter/nf_tables_api.c) and compares that with `get_jiffies_64` at every look-up
+/// (`nft_set_elem_expired`, include/net/netfilter/nf_tables.h). Jiffies only count on: setting the
+/// clock, forwards or back, by hand or by NTP, moves no end.
+const ELEM_TIMEOUT: u16 = 4;
 const ELEM_FLAG_END: u32 = 1;
 const DATA_VALUE: u16 = 1;
 
@@ -41,7 +46,7 @@ fn phase(change: &Change) -> u8 {
         Change::AddCounter(_) | Change::AddSet(_) => 2,
         // Old elements first: a new range may take the place of an old one.
         Change::DelElements(..) => 3,
-        Change::AddElements(..) => 4,
+        Change::AddElements(..) | Change::AddTimed(..) => 4,
         Change::AddChain(_) | Change::SetPolicy(_) => 5,
         Change::AddRule(..) => 6,
         Change::DelRule(..) => 7,
@@ -111,6 +116,23 @@ fn write(batch: &mut Batch, change: &Change) -> usize {
             }
             return count;
         }
+        Change::AddTimed(set, keys, ms) => {
+            let chunks = keys.chunks(ELEMENTS_PER_MESSAGE);
+            let count = chunks.len();
+            for chunk in chunks {
+                // Without "exclusive", kernels before 6.12 silently keep an element that is there,
+                // and its time.
+                message(libc::NFT_MSG_NEWSETELEM, create | flag(libc::NLM_F_EXCL), &|out| {
+                    string(out, 2, &set.name);
+                    nest(out, 3, |out| {
+                        for key in chunk {
+                            element(out, set, key, |out| wide_attr(out, ELEM_TIMEOUT, *ms));
+                        }
+                    });
+                });
+            }
+            return count;
+        }
         Change::AddChain(chain) => message(libc::NFT_MSG_NEWCHAIN, create, &|out| {
             string(out, 3, &chain.name);
             if let Some((number, priority)) = chain.hook {
@@ -153,24 +175,22 @@ fn elements(out: &mut Vec<u8>, set: &Set, ranges: &[(Key, Key)]) {
     string(out, 2, &set.name);
     nest(out, 3, |out| {
         for (first, last) in ranges {
-            element(out, set, first, 0);
+            element(out, set, first, |_| {});
             if set.flags & SET_INTERVAL != 0 {
                 // A range that reaches the last key needs no end.
                 if let Some(end) = after(*last, set.key_len) {
-                    element(out, set, &end, ELEM_FLAG_END);
+                    element(out, set, &end, |out| word_attr(out, ELEM_FLAGS, ELEM_FLAG_END));
                 }
             }
         }
     });
 }
 
-fn element(out: &mut Vec<u8>, set: &Set, key: &Key, flags: u32) {
+fn element(out: &mut Vec<u8>, set: &Set, key: &Key, more: impl FnOnce(&mut Vec<u8>)) {
     let len = usize::try_from(set.key_len).unwrap_or(0);
     nest(out, LIST_ELEM, |out| {
         nest(out, ELEM_KEY, |out| bytes(out, DATA_VALUE, key.get(..len).unwrap_or(key)));
-        if flags != 0 {
-            word_attr(out, ELEM_FLAGS, flags);
-        }
+        more(out);
     });
 }
 
