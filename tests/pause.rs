@@ -444,6 +444,17 @@ fn refused_without_network(scene: &Scene) -> Res<()> {
     Ok(())
 }
 
+/// A pause says where packets may go, not where they do: the routing table prefers the tunnel.
+#[test]
+fn while_the_tunnel_is_up_paused_clients_use_it() -> Res<()> {
+    let mut scene = Scene::new(Layers::Both)?;
+    scene.product.ok(&["pause", "10m"])?;
+    scene.lab.tunnel_up()?;
+    scene.lab.ready()?;
+    assert_eq!(scene.let_out()?, [CLOSED; 3]);
+    Ok(())
+}
+
 /// A pause can always be ended, whatever has become of the configuration.
 #[test]
 fn resume_needs_no_configuration() -> Res<()> {
