@@ -49,8 +49,9 @@ pub enum Error {
     },
     /// The kernel kept changing.
     Busy,
-    /// The rules in the kernel are not those that what was asked for relies on.
-    NotInForce(Vec<String>),
+    /// The rules in the kernel are not those that what was asked for relies on: the first difference,
+    /// and how many there are besides.
+    NotInForce(String, usize),
     /// What was read back is not what was sent.
     Differs(Vec<String>),
 }
@@ -72,11 +73,13 @@ impl fmt::Display for Error {
             Self::Busy => {
                 f.write_str("the kernel's rules keep changing; another program is at them")
             }
-            Self::NotInForce(what) => write!(
-                f,
-                "the rules in the kernel are not as they should be ({}): run 'vpn-killswitch apply'",
-                what.join("; ")
-            ),
+            Self::NotInForce(first, more) => {
+                write!(f, "the rules in the kernel are not as they should be: {first}")?;
+                if *more > 0 {
+                    write!(f, ", and {more} more differences")?;
+                }
+                f.write_str("; run 'vpn-killswitch apply' first")
+            }
             Self::Differs(what) => {
                 write!(f, "the kernel does not have what was sent: {}", what.join("; "))
             }
@@ -217,13 +220,10 @@ impl Nft {
         let wanted = lower(ruleset);
         for _ in 0..ATTEMPTS {
             let (installed, generation) = self.consistent()?;
-            let differs: Vec<String> = diff(&wanted, installed.as_ref())
-                .iter()
-                .filter(|c| !c.is_optional() && !c.is_outdated_refusal())
-                .map(ToString::to_string)
-                .collect();
-            if !differs.is_empty() {
-                return Err(Error::NotInForce(differs));
+            let mut differs = diff(&wanted, installed.as_ref());
+            differs.retain(|c| !c.is_optional() && !c.is_outdated_refusal());
+            if let Some((first, more)) = differs.split_first() {
+                return Err(Error::NotInForce(first.to_string(), more.len()));
             }
             let mut changes = Vec::new();
             for set in &wanted.sets {
