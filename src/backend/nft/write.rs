@@ -1,6 +1,6 @@
 //! Writes a list of changes as one nftables transaction.
 //!
-//! Translates only: which changes, and why, is [`super::diff`]'s part.
+//! Translates only: which changes, and why, is [`mod@super::diff`]'s part.
 
 use super::diff::Change;
 use super::expr::{LIST_ELEM, OBJECT_COUNTER};
