@@ -1,11 +1,16 @@
 # `make demo` shows what the program does; `make test` proves it. Both install what they need.
 
 SHELL := /bin/sh
-export PATH := $(HOME)/.cargo/bin:$(PATH)
+# Where rustup puts Rust, and where a user's shell does not look for ip, nft and dnsmasq.
+export PATH := $(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin
 CARGO ?= cargo
 # Namespaces, mounts and ptrace in tests want root; compiling does not.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-RUNNER := $(if $(SUDO),--config 'target."cfg(all())".runner = ["sudo", "-E"]')
+ifneq ($(SUDO),)
+# sudo drops LD_LIBRARY_PATH, by which a test finds the libuci that was built for it.
+RUNNER := --config 'target."cfg(all())".runner = ["sh", "-c", \
+	"exec sudo -E LD_LIBRARY_PATH=\"$$LD_LIBRARY_PATH\" \"$$0\" \"$$@\""]'
+endif
 SCRIPTS := .ci/run .ci/setup
 
 .PHONY: all build demo test lint unit bench deny clean setup setup-build
