@@ -34,7 +34,7 @@ lint:
 	mandoc -T lint -W warning docs/vpn-killswitch.8
 
 unit:
-	$(CARGO) test --locked $(RUNNER)
+	$(CARGO) test --locked --no-fail-fast $(RUNNER)
 
 bench: setup ## what it costs, as ratios measured in one run
 	$(CARGO) build --release --locked --bin vpn-killswitch
