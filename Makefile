@@ -13,22 +13,22 @@ RUNNER := --config 'target."cfg(all())".runner = ["sh", "-c", \
 endif
 SCRIPTS := .ci/run .ci/setup
 
-.PHONY: all build demo test lint unit bench deny clean setup setup-build
+.PHONY: all build demo test lint unit bench deny clean setup setup-build setup-demo
 
 all: build
 
 build: setup-build ## the program: target/release/vpn-killswitch
 	$(CARGO) build --release --locked
 
-demo: setup ## one evening in a house, without and with the kill switch
-	$(CARGO) build --release --locked --bin vpn-killswitch --example demo
-	$(SUDO) target/release/examples/demo
+demo: setup-demo ## one evening in a house, without and with the kill switch
+	$(CARGO) build --release --locked --features demo --bins
+	$(SUDO) target/release/demo
 
 test: setup lint unit ## everything that must hold
 
 lint:
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features demo -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	shellcheck -s sh $(SCRIPTS)
 	mandoc -T lint -W warning docs/vpn-killswitch.8
@@ -47,8 +47,8 @@ deny: ## licences and sources of what is linked in (needs cargo-deny)
 setup:
 	@sh .ci/setup
 
-setup-build:
-	@sh .ci/setup build
+setup-build setup-demo:
+	@sh .ci/setup $(@:setup-%=%)
 
 clean:
 	$(CARGO) clean

@@ -133,8 +133,7 @@ fn binary() -> Res<PathBuf> {
     if let Some(path) = std::env::var_os("VPN_KILLSWITCH") {
         return Ok(path.into());
     }
-    let own = std::env::current_exe()?;
-    let beside = own.ancestors().nth(2).map(|dir| dir.join("vpn-killswitch"));
+    let beside = Some(std::env::current_exe()?.with_file_name("vpn-killswitch"));
     beside.filter(|path| path.exists()).ok_or_else(|| {
         "no vpn-killswitch beside this program; build it, or set VPN_KILLSWITCH".into()
     })
