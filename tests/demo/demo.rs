@@ -10,6 +10,7 @@
 mod lab;
 
 use lab::Res;
+use lab::ns::Daemon;
 use lab::product::{Product, configuration};
 use lab::server::{resolver_idle, start_resolver};
 use lab::topology::{ECHO, Lab, Tunnel, internet, lan, resolver};
@@ -147,9 +148,12 @@ fn browsing(to: &[IpAddr]) -> Vec<Flow> {
 fn story(paint: &Paint, binary: Option<PathBuf>) -> Res<Vec<Count>> {
     let mut lab = Lab::new(Tunnel::WireGuard)?;
     let _dnsmasq = start_resolver(&lab, &[resolver()[0]])?;
-    let product = match binary {
-        None => None,
-        Some(binary) => Some(switch_on(paint, &lab, binary)?),
+    let (product, _guard) = match binary {
+        None => (None, None),
+        Some(binary) => {
+            let (product, guard) = switch_on(paint, &lab, binary)?;
+            (Some(product), Some(guard))
+        }
     };
     let mut counts = Vec::new();
     let step = |counts: &mut Vec<Count>, watch: Watch, sent: &[Sent]| -> Res<()> {
@@ -209,7 +213,8 @@ fn story(paint: &Paint, binary: Option<PathBuf>) -> Res<Vec<Count>> {
 }
 
 /// Writes the router's configuration and switches the product on, as its owner would.
-fn switch_on(paint: &Paint, lab: &Lab, binary: PathBuf) -> Res<Product> {
+/// The guard is what lets a recreated tunnel through again.
+fn switch_on(paint: &Paint, lab: &Lab, binary: PathBuf) -> Res<(Product, Daemon)> {
     let product = Product::new(binary, &lab.router)?;
     let text = configuration("strict", "").replace("enabled '1'", "enabled '0'");
     product.configure(&text)?;
@@ -217,8 +222,10 @@ fn switch_on(paint: &Paint, lab: &Lab, binary: PathBuf) -> Res<Product> {
     quote(paint, &text.replace('\t', "    "));
     println!("     $ vpn-killswitch enable");
     quote(paint, &product.ok(&["enable"])?);
+    println!("     $ vpn-killswitch guard &");
+    let guard = product.spawn(&["guard"])?;
     show_status(paint, Some(&product), false)?;
-    Ok(product)
+    Ok((product, guard))
 }
 
 /// Shows what the program says of itself: its first line, or all.
