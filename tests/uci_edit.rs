@@ -109,9 +109,13 @@ fn nothing_else_changes_in_any_text() {
                 .take_while(|(old, new)| old == new)
                 .count();
             let removed = &text[before..text.len() - behind];
-            let fits = uci::parse(&[b"c a\no x ", removed, b"\n"].concat()).is_ok()
-                || uci::parse(&[b"c a\no x '", removed, b"'\n"].concat()).is_ok()
-                || uci::parse(&[b"c a\no x \"", removed, b"\"\n"].concat()).is_ok();
+            // A quote at either end may be the old value's as well as the new one's.
+            let ends: [&[u8]; 3] = [b"", b"'", b"\""];
+            let fits = ends.iter().any(|front| {
+                ends.iter().any(|back| {
+                    uci::parse(&[b"c a\no x ", *front, removed, *back, b"\n"].concat()).is_ok()
+                })
+            });
             prop_assert!(
                 fits,
                 "removed more than a value: {:?}",
