@@ -217,6 +217,13 @@ impl Control {
         for set in pause::SETS {
             open.extend(nft.elements(set)?.into_iter().map(|e| Target { set, key: e.key }));
         }
+        // G7, as far as the configuration can be read: the rules refuse in any case.
+        if !ended.is_empty() {
+            let policy = self.read_config().and_then(|text| self.derive(&self.parse(&text)?));
+            if let Ok((policy, _)) = policy {
+                let _ = cut(&policy, &mut nft);
+            }
+        }
         ended.sort();
         open.sort();
         Ok((ended, open))

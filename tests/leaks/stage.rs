@@ -10,8 +10,9 @@ use crate::lab::watch::Seen;
 use crate::lab::{Error, Res};
 use std::fmt;
 
-/// The TCP flags of a connection attempt.
+/// The TCP flags of a connection attempt, and the one of a reset.
 const SYN: u8 = 2;
+const RST: u8 = 4;
 
 /// Packets of each flow before an event and after it, and how many a second.
 pub const BEFORE: u32 = 40;
@@ -147,6 +148,13 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Leaves out what the second layer alone says nothing about: the router's own resets, its answers
+    /// to segments of connections that it does not know any more. Layer 1 keeps them in.
+    pub fn without_own_resets(mut self) -> Self {
+        self.others.retain(|p| p.proto != TCP || p.flags & RST == 0);
+        self
+    }
+
     /// Counts what `strays` hold of the flows; packets numbered below `from` were not exposed.
     pub fn count<'a>(strays: impl Iterator<Item = &'a Packet>, sent: &[Sent], from: u32) -> Self {
         let mut strays: Vec<Packet> = strays.cloned().collect();
