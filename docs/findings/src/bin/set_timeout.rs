@@ -23,7 +23,9 @@ fn add_set(name: &std::ffi::CStr, timeout: u64) {
     chain.request().op_batch_end_do(&batch_header);
     let mut socket = NetlinkSocket::new();
     match socket.request_chained(&chain.finalize()) {
-        Ok(mut replies) => println!("{name:?}: {:?}", replies.recv_all().map_err(|e| e.to_string())),
+        Ok(mut replies) => {
+            println!("{name:?}: {:?}", replies.recv_all().map_err(|e| e.to_string()))
+        }
         Err(e) => println!("{name:?}: sending: {e}"),
     }
 }
