@@ -91,6 +91,27 @@ impl Control {
         self.enforce(&config)
     }
 
+    /// Repairs: as [`Self::apply`], but never opens. A configuration that says "off" is left to the
+    /// command that the user gives; while one has errors, the last good one is kept in force.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn repair(&self, last_good: &mut Option<Config>) -> Result<Outcome, Error> {
+        let _lock = self.lock()?;
+        match self.read_config().and_then(|text| self.parse(&text)) {
+            Ok(config) => {
+                let config = last_good.insert(config);
+                if config.enabled { self.enforce(config) } else { Ok(Outcome::default()) }
+            }
+            Err(error) => {
+                if let Some(config) = last_good.as_ref().filter(|c| c.enabled) {
+                    self.enforce(config)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// The step of the boot before the network comes up: as [`Self::apply`], but whatever fails closes.
     /// Where the configuration cannot be made sense of, and does not say that protection is off,
     /// nothing is forwarded and the router asks no names until it is mended; its management from the
@@ -99,11 +120,13 @@ impl Control {
     /// # Errors
     /// See [`Error`]; the router is closed then, unless the error says that this failed too.
     pub fn boot(&self) -> Result<Outcome, Error> {
-        let _lock = self.lock()?;
+        // Whoever keeps the lock must not keep the router open; the kernel orders transactions as well.
+        let _lock = self.lock();
         let text = self.read_config();
         let meant_off = match &text {
             Ok(text) => says_off(text),
-            Err(_) => !self.config_path().exists(),
+            // A link that leads nowhere is no missing file.
+            Err(_) => self.config_path().symlink_metadata().is_err(),
         };
         let result = text.and_then(|text| self.enforce(&self.parse(&text)?));
         let Err(error) = result else { return result };
@@ -261,7 +284,9 @@ impl Control {
         let routing = routing::kernel::check(in_force)
             .map_err(|e| Error::Failed(format!("cannot read the routing rules: {e}")))?;
         kernel.routing.installed = !routing.rules.is_empty();
-        for step in &routing.steps {
+        // Without a policy there is nothing to compare with.
+        let steps = if errors.is_empty() { routing.steps } else { Vec::new() };
+        for step in &steps {
             let part = &mut kernel.routing;
             let list =
                 if step.is_optional() { &mut part.unavailable } else { &mut part.differences };
@@ -390,11 +415,19 @@ impl Control {
 fn says_off(text: &[u8]) -> bool {
     let off = |value: &[u8]| matches!(value, b"0" | b"off" | b"false" | b"no" | b"disabled");
     let bare = |c: &u8| c.is_ascii_whitespace() || matches!(c, b'\'' | b'"');
+    let mut ours = false;
     text.split(|c| *c == b'\n').any(|line| {
         let mut words = line.split(bare).filter(|w| !w.is_empty());
-        words.next() == Some(b"option")
-            && words.next() == Some(b"enabled")
-            && words.next().is_some_and(off)
+        match words.next() {
+            Some(b"config") => {
+                ours = words.next() == Some(b"killswitch");
+                false
+            }
+            Some(b"option") => {
+                ours && words.next() == Some(b"enabled") && words.next().is_some_and(off)
+            }
+            _ => false,
+        }
     })
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use netlink_bindings::utils::find_attr;
 
+use crate::config::Config;
 use crate::control::{Control, Outcome};
 use crate::log::{Level, Log};
 use crate::netlink::{Socket, wait};
@@ -58,6 +59,8 @@ struct Guard<'a> {
     repairs: VecDeque<Instant>,
     posture: Option<Posture>,
     complaint: String,
+    /// What is kept in force while the configuration has errors.
+    last_good: Option<Config>,
     started: bool,
 }
 
@@ -73,6 +76,7 @@ impl<'a> Guard<'a> {
             repairs: VecDeque::new(),
             posture: None,
             complaint: String::new(),
+            last_good: None,
             started: false,
         };
         guard.nftables.join(&[GROUP_NFTABLES])?;
@@ -82,7 +86,7 @@ impl<'a> Guard<'a> {
 
     /// Applies and says what was found; whether it failed.
     fn repair(&mut self) -> bool {
-        match self.control.apply() {
+        match self.control.repair(&mut self.last_good) {
             Ok(outcome) => {
                 self.complaint.clear();
                 self.report(&outcome);

@@ -103,7 +103,7 @@ fn run(job: &Job) -> Result<Outcome, String> {
         let mut stage = Stage::new(job.system)?;
         let mut outcome = (job.scenario.run)(&mut stage)?;
         if job.system == stage::LAYER2 {
-            outcome = outcome.without_own_resets();
+            outcome = outcome.without_own_answers();
         }
         job.scenario.judge(job.system, &outcome)?;
         Ok(outcome)

@@ -124,15 +124,17 @@ impl Nft {
 
     /// Reads everything at one generation.
     fn consistent(&mut self) -> Result<(Option<Table>, u32), Error> {
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let before = read::generation(&mut self.socket).map_err(unusable)?;
-            let table = match read::table(&mut self.socket) {
-                Ok(table) => table,
+            let (table, whole) = match read::table(&mut self.socket) {
+                Ok(read) => read,
                 // The listing was interrupted, or a set went away between two questions.
                 Err(r) if r.is(libc::EINTR) || r.is(libc::ENOENT) => continue,
                 Err(r) => return Err(Error::Read(r.into())),
             };
-            if read::generation(&mut self.socket).map_err(unusable)? == before {
+            // Counts that never agree are of something that we do not list (a flowtable of somebody's).
+            let whole = whole || attempt >= ATTEMPTS / 2;
+            if whole && read::generation(&mut self.socket).map_err(unusable)? == before {
                 return Ok((table, before));
             }
         }

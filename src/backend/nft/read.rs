@@ -67,9 +67,14 @@ pub fn generation(socket: &mut Socket) -> Result<u32, Refusal> {
 }
 
 /// Everything in our table; `None` when it does not exist.
-pub fn table(socket: &mut Socket) -> Result<Option<Table>, Refusal> {
-    let Some(flags) = table_flags(socket)? else { return Ok(None) };
+///
+/// Beside it, whether the kernel's own counts of rules and objects agree with what was listed: a
+/// transaction that is being prepared makes listings skip what comes behind it, without a new
+/// generation.
+pub fn table(socket: &mut Socket) -> Result<(Option<Table>, bool), Refusal> {
+    let Some((flags, objects)) = table_head(socket)? else { return Ok((None, true)) };
     let mut table = Table { flags, ..Default::default() };
+    let mut rules: Vec<u32> = Vec::new();
 
     socket.request(&list(libc::NFT_MSG_GETCHAIN), |reply| {
         let mut chain = Chain {
@@ -79,9 +84,10 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Refusal> {
             policy: super::expr::ACCEPT,
             rules: Vec::new(),
         };
-        let mut ours = false;
+        let (mut ours, mut uses) = (false, 0);
         for attr in ChainAttrs::new(attrs(reply)) {
             match attr? {
+                ChainAttrs::Use(count) => uses = count,
                 ChainAttrs::Table(name) => ours = name.to_bytes() == TABLE.as_bytes(),
                 ChainAttrs::Name(name) => chain.name = name.to_string_lossy().into_owned(),
                 ChainAttrs::Type(kind) => chain.kind = kind.to_string_lossy().into_owned(),
@@ -94,6 +100,7 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Refusal> {
         }
         if ours {
             table.chains.push(chain);
+            rules.push(uses);
         }
         Ok(())
     })?;
@@ -153,18 +160,30 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Refusal> {
         }
         Ok(())
     })?;
-    Ok(Some(table))
+    let counted =
+        [&table.counters.len(), &table.objects.len(), &table.sets.len(), &table.chains.len()]
+            .into_iter()
+            .sum::<usize>();
+    let whole = u32::try_from(counted) == Ok(objects)
+        && table
+            .chains
+            .iter()
+            .zip(&rules)
+            .all(|(chain, count)| u32::try_from(chain.rules.len()) == Ok(*count));
+    Ok((Some(table), whole))
 }
 
-fn table_flags(socket: &mut Socket) -> Result<Option<u32>, Refusal> {
+/// The table's flags, and how many chains, sets and objects it has.
+fn table_head(socket: &mut Socket) -> Result<Option<(u32, u32)>, Refusal> {
     let request = ask(libc::NFT_MSG_GETTABLE, false, |out| string(out, TABLE_NAME, TABLE));
-    let mut flags = 0;
+    let mut head = (0, 0);
     let asked = socket.request(&request, |reply| {
-        flags = TableAttrs::new(attrs(reply)).get_flags().unwrap_or(0);
+        let attrs = TableAttrs::new(attrs(reply));
+        head = (attrs.get_flags().unwrap_or(0), attrs.get_use().unwrap_or(0));
         Ok(())
     });
     match asked {
-        Ok(()) => Ok(Some(flags)),
+        Ok(()) => Ok(Some(head)),
         Err(refusal) if refusal.is(libc::ENOENT) => Ok(None),
         Err(refusal) => Err(refusal),
     }
