@@ -13,7 +13,7 @@ RUNNER := --config 'target."cfg(all())".runner = ["sh", "-c", \
 endif
 SCRIPTS := .ci/run .ci/setup
 
-.PHONY: all build demo test lint unit bench deny clean setup setup-build setup-demo
+.PHONY: all build demo test lint unit leaktest soak bench deny clean setup setup-build setup-demo
 
 all: build
 
@@ -35,6 +35,12 @@ lint:
 
 unit:
 	$(CARGO) test --locked --no-fail-fast $(RUNNER)
+
+leaktest: setup ## only real packets through real routers: what leaks, and what lives on
+	$(CARGO) test --locked --no-fail-fast $(RUNNER) --test leaks --test life
+
+soak: setup ## random events under continuous traffic, for SOAK_SECONDS (SOAK_SEED repeats a run)
+	SOAK_SECONDS=$${SOAK_SECONDS:-600} $(CARGO) test --locked $(RUNNER) --test soak
 
 bench: setup ## what it costs, as ratios measured in one run
 	$(CARGO) build --release --locked --bin vpn-killswitch

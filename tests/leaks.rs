@@ -23,6 +23,7 @@ mod stage;
 #[path = "leaks/works.rs"]
 mod works;
 
+use lab::harness::Arguments;
 use stage::{Outcome, Scenario, Stage, System};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -156,38 +157,4 @@ fn table(jobs: &[Job], done: &Done) {
         println!();
     }
     println!();
-}
-
-/// The arguments that `cargo test` and its users give.
-struct Arguments {
-    filters: Vec<String>,
-    exact: bool,
-    list: bool,
-    threads: usize,
-}
-
-impl Arguments {
-    fn read() -> Self {
-        let mut found = Self { filters: Vec::new(), exact: false, list: false, threads: 3 };
-        let mut words = std::env::args().skip(1);
-        while let Some(word) = words.next() {
-            match word.as_str() {
-                "--exact" => found.exact = true,
-                "--list" => found.list = true,
-                "--test-threads" => {
-                    let number = words.next().and_then(|n| n.parse().ok());
-                    found.threads = number.unwrap_or(found.threads).max(1);
-                }
-                // Those of the standard harness that mean nothing here.
-                _ if word.starts_with('-') => {}
-                _ => found.filters.push(word),
-            }
-        }
-        found
-    }
-
-    fn wants(&self, name: &str) -> bool {
-        self.filters.is_empty()
-            || self.filters.iter().any(|f| if self.exact { name == f } else { name.contains(f) })
-    }
 }

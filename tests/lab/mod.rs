@@ -22,6 +22,7 @@
 )]
 
 pub mod capture;
+pub mod harness;
 pub mod ns;
 pub mod packet;
 pub mod product;

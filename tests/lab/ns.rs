@@ -53,8 +53,30 @@ pub fn prepare() -> Res<()> {
     for dir in ["/run/lock", "/run/wireguard"] {
         fs::create_dir_all(dir)?;
     }
+    silence_log()?;
     DONE.set(true);
     Ok(())
+}
+
+/// Hides the machine's log: what runs here must not write there, and says it on standard error.
+fn silence_log() -> Res<()> {
+    if !fs::exists("/dev/log")? {
+        return Ok(());
+    }
+    // SAFETY: all arguments are NUL-terminated literals or null, as mount(2) allows here.
+    let mounted = unsafe {
+        libc::mount(
+            c"/dev/null".as_ptr(),
+            c"/dev/log".as_ptr(),
+            std::ptr::null(),
+            libc::MS_BIND,
+            std::ptr::null(),
+        )
+    };
+    match mounted {
+        0 => Ok(()),
+        _ => Err(format!("hiding /dev/log: {}", io::Error::last_os_error()).into()),
+    }
 }
 
 /// Without root, starts this very program again inside a new user namespace (all of it: other
@@ -279,6 +301,11 @@ impl Daemon {
     /// What it has said so far.
     pub fn said(&self) -> String {
         fs::read(&self.log).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
+    }
+
+    /// Its process's number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// An error with what it said, if it has ended.

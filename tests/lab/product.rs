@@ -3,8 +3,8 @@
 use super::Res;
 use super::ns::{Daemon, Ns, directory};
 use std::fs;
-use std::path::PathBuf;
-use std::process::Output;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 /// The program, acting on a router.
 pub struct Product {
@@ -26,6 +26,18 @@ impl Product {
         self.root.join("etc/config/vpn-killswitch")
     }
 
+    /// The root directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The program in the router's namespace, not yet started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.router.command(&self.binary);
+        command.arg("--root").arg(&self.root).args(["--platform", "generic"]).args(args);
+        command
+    }
+
     /// Writes the configuration.
     pub fn configure(&self, text: &str) -> Res<()> {
         Ok(fs::write(self.file(), text)?)
@@ -33,9 +45,7 @@ impl Product {
 
     /// Runs a command of the program; whatever its exit code is.
     pub fn run(&self, args: &[&str]) -> Res<Output> {
-        let mut command = self.router.command(&self.binary);
-        command.arg("--root").arg(&self.root).args(["--platform", "generic"]).args(args);
-        command.output().map_err(|e| format!("{}: {e}", self.binary.display()).into())
+        self.command(args).output().map_err(|e| format!("{}: {e}", self.binary.display()).into())
     }
 
     /// Starts a command that stays; it ends with what is returned.
