@@ -11,7 +11,7 @@
 )]
 #![allow(
     clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
     reason = "sizes of socket structures and counts of a few thousand packets"
 )]
 

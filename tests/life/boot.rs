@@ -5,7 +5,7 @@ use crate::lab::ns::Ns;
 use crate::lab::product::configuration;
 use crate::lab::topology::{Tunnel, lan};
 use crate::lab::{Res, wait_for};
-use crate::stage::{Stage, Trial};
+use crate::stage::{Act, Stage, Trial};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -138,7 +138,7 @@ fn talks(from: &Ns, to: IpAddr, port: u16) -> Res<()> {
 }
 
 /// What may lie where the configuration should be.
-const BROKEN: [(&str, fn(&Stage) -> Res<()>); 5] = [
+const BROKEN: [(&str, Act); 5] = [
     ("a syntax error", |s| {
         s.product.configure(&configuration("strict", "\toption log 'never closed\n"))
     }),

@@ -1,7 +1,7 @@
 //! Firewalls that are reloaded, restarted, stopped and flushed under a flood (scenario 5).
 
 use crate::lab::Res;
-use crate::stage::{Stage, Trial};
+use crate::stage::{Act, Stage, Trial};
 use std::time::{Duration, Instant};
 use vpn_killswitch::backend::nft::Nft;
 use vpn_killswitch::netlink::{Socket, wait};
@@ -31,7 +31,7 @@ fn flush(stage: &Stage) -> Res<()> {
 }
 
 /// What takes the program's table away.
-const TAKING: [(&str, fn(&Stage) -> Res<()>); 3] = [
+const TAKING: [(&str, Act); 3] = [
     ("flush", flush),
     ("stop", Stage::delete_tables),
     ("restart", |stage| stage.delete_tables().and_then(|()| stage.load_firewall())),

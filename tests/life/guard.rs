@@ -60,13 +60,13 @@ pub fn killed_at_every_step() -> Res<String> {
     let stage = Stage::blocking()?;
     let trial = Trial::start(&stage, &[&stage.lab.client])?;
     let (mut kills, mut steps) = (0, [0; 2]);
-    for layer in 0..2 {
-        let first = layer == 0;
+    for (first, steps) in [true, false].into_iter().zip(&mut steps) {
         take(&stage, first)?;
         let count = stops(&stage)?;
-        steps[layer] = count;
+        *steps = count;
         // Every stop would be exact and slow; the rest is between two of these.
-        let stride = count.div_ceil(70).max(1);
+        // An odd stride meets entries and exits of calls in turn.
+        let stride = count.div_ceil(70) | 1;
         for n in (0..count).step_by(stride) {
             // Restarted: all is put back before one of the layers is taken away again.
             drop(stage.guard()?);

@@ -1,6 +1,7 @@
 //! Hooks in a storm, and the owner at work through it all (scenarios 1, 11 and 12).
 
 use crate::lab::Res;
+use crate::lab::ns::Ns;
 use crate::lab::product::configuration;
 use crate::lab::topology::Tunnel;
 use crate::stage::{Stage, Trial};
@@ -22,6 +23,20 @@ fn files(below: &Path, found: &mut Vec<PathBuf>) -> Res<()> {
     }
     found.sort();
     Ok(())
+}
+
+/// The processes in the router's namespace; this one's threads do not count.
+fn processes(router: &Ns) -> Res<Vec<String>> {
+    let here = router.enter(|| fs::read_link("/proc/thread-self/ns/net"))??;
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let path = entry?.path();
+        // Whatever has ended meanwhile is not there.
+        if fs::read_link(path.join("ns/net")).is_ok_and(|ns| ns == here) {
+            found.push(fs::read_to_string(path.join("comm")).unwrap_or_default());
+        }
+    }
+    Ok(found)
 }
 
 /// A hundred hooks within a second while the tunnel's device comes and goes: the end is right, and
@@ -70,6 +85,10 @@ pub fn storm() -> Res<String> {
     }
     // Without another hook: the last to come saw the last change.
     stage.verify()?;
+    let left = processes(&stage.lab.router)?;
+    if !left.is_empty() {
+        return Err(format!("processes are left: {left:?}").into());
+    }
     files(stage.product.root(), &mut after)?;
     if before != after {
         return Err(format!("files: {before:?}, then {after:?}").into());

@@ -30,6 +30,9 @@ pub const RATE: u32 = 250;
 /// Packets of each flow for a step that needs some.
 pub const SOME: u32 = 40;
 
+/// Something that is done to a router.
+pub type Act = fn(&Stage) -> Res<()>;
+
 /// A router with the program on it.
 pub struct Stage {
     pub lab: Lab,
