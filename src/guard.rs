@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::control::{Control, Outcome};
 use crate::log::{Level, Log};
 use crate::netlink::{Socket, wait};
+use crate::ruleset::TABLE;
 use crate::status::Posture;
 
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
@@ -27,8 +28,18 @@ const GEN_PROC_PID: u16 = 2;
 const GEN_PROC_NAME: u16 = 3;
 const NFGENMSG: usize = 4;
 
-/// More repairs than this within [`FIGHT_WINDOW`] mean that something fights us.
+/// Where nftables names the table that a message is about: in the same attribute for everything
+/// (`NFTA_TABLE_NAME`, `NFTA_RULE_TABLE`, …).
+const NFTA_TABLE: u16 = 1;
+/// `RTM_DELRULE`, the length of its header and `FRA_PROTOCOL`.
+const DELRULE: u16 = 33;
+const FIB_RULE_HEADER: usize = 12;
+const FRA_PROTOCOL: u16 = 21;
+
+/// More repairs of what somebody else did to our rules within [`FIGHT_WINDOW`] mean that they fight us.
 const FIGHT_REPAIRS: usize = 20;
+/// The same of all repairs: devices and addresses come and go for good reasons, but not so often.
+const FIGHT_REPAIRS_OF_ALL: usize = 200;
 const FIGHT_WINDOW: Duration = Duration::from_secs(10);
 /// Then every further repair waits so long. The second layer holds meanwhile, and the first one as it
 /// was left.
@@ -54,9 +65,14 @@ struct Guard<'a> {
     log: Log,
     nftables: Socket,
     route: Socket,
-    /// Who changed nftables last, as the kernel says.
+    /// Who changed our table last, as the kernel says.
     culprit: Option<String>,
-    repairs: VecDeque<Instant>,
+    /// Whether the change to nftables that is being told of is about our table.
+    ours: bool,
+    /// Whether somebody else touched our routing rules since the last repair.
+    provoked: bool,
+    /// When something was repaired, and whether that was somebody's doing.
+    repairs: VecDeque<(Instant, bool)>,
     posture: Option<Posture>,
     complaint: String,
     /// What is kept in force while the configuration has errors.
@@ -73,6 +89,8 @@ impl<'a> Guard<'a> {
             nftables: Socket::open(netfilter)?,
             route: Socket::open(0)?,
             culprit: None,
+            ours: false,
+            provoked: false,
             repairs: VecDeque::new(),
             posture: None,
             complaint: String::new(),
@@ -89,9 +107,10 @@ impl<'a> Guard<'a> {
         match self.control.repair(&mut self.last_good) {
             Ok(outcome) => {
                 self.complaint.clear();
+                let provoked = std::mem::take(&mut self.provoked) || self.culprit.is_some();
                 self.report(&outcome);
                 if !outcome.changes.is_empty() && self.started {
-                    self.slow_down();
+                    self.slow_down(provoked);
                 }
                 self.started = true;
                 self.follow_posture();
@@ -116,20 +135,21 @@ impl<'a> Guard<'a> {
         if !self.started || outcome.changes.is_empty() {
             return;
         }
-        let by = culprit.map(|c| format!(" (last change to nftables by {c})")).unwrap_or_default();
+        let by = culprit.map(|c| format!(" (last change to the table by {c})")).unwrap_or_default();
         let count = outcome.changes.len();
         let first = outcome.changes.first().map(String::as_str).unwrap_or_default();
         let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
         self.log.write(Level::Warning, &format!("repaired: {first}{more}{by}"));
     }
 
-    fn slow_down(&mut self) {
+    fn slow_down(&mut self, provoked: bool) {
         let now = Instant::now();
-        self.repairs.push_back(now);
-        while self.repairs.front().is_some_and(|t| now.duration_since(*t) > FIGHT_WINDOW) {
+        self.repairs.push_back((now, provoked));
+        while self.repairs.front().is_some_and(|(t, _)| now.duration_since(*t) > FIGHT_WINDOW) {
             self.repairs.pop_front();
         }
-        if self.repairs.len() > FIGHT_REPAIRS {
+        let provoked = self.repairs.iter().filter(|(_, provoked)| *provoked).count();
+        if provoked > FIGHT_REPAIRS || self.repairs.len() > FIGHT_REPAIRS_OF_ALL {
             self.log.write(
                 Level::Error,
                 "another program keeps changing these rules; find it and stop it. Repairing more \
@@ -155,16 +175,33 @@ impl<'a> Guard<'a> {
 
     /// Takes all notices that are there.
     fn listen(&mut self) -> io::Result<()> {
-        let culprit = &mut self.culprit;
+        let Self { culprit, ours, provoked, .. } = self;
         let own = std::process::id();
+        // A change's own messages come before the one that says whose it was.
         self.nftables.drain(|kind, payload| {
-            let by = (kind == NEWGEN).then(|| changed_by(payload)).flatten();
-            if let Some((name, pid)) = by.filter(|(_, pid)| *pid != own) {
+            if kind != NEWGEN {
+                *ours |= is_about_us(payload);
+                return;
+            }
+            let by = changed_by(payload).filter(|(_, pid)| *pid != own);
+            if let Some((name, pid)) = by.filter(|_| *ours) {
                 *culprit = Some(format!("{name}, process {pid}"));
             }
+            *ours = false;
         })?;
-        self.route.drain(|_, _| {})
+        self.route.drain(|kind, payload| {
+            let attrs = payload.get(FIB_RULE_HEADER..).unwrap_or_default();
+            *provoked |= kind == DELRULE
+                && find_attr(attrs, FRA_PROTOCOL) == Some(&[crate::routing::PROTOCOL]);
+        })
     }
+}
+
+/// Whether an nftables message is about our table.
+fn is_about_us(payload: &[u8]) -> bool {
+    let attrs = payload.get(NFGENMSG..).unwrap_or_default();
+    let name = find_attr(attrs, NFTA_TABLE).unwrap_or_default();
+    name.strip_suffix(&[0]) == Some(TABLE.as_bytes())
 }
 
 /// Name and number of the process that changed nftables.
