@@ -105,7 +105,7 @@ pub fn with_guard() -> Res<String> {
         ms(max),
         times.len()
     );
-    if median > Duration::from_millis(50) || max > Duration::from_secs(1) {
+    if median > Duration::from_millis(50) || max > Duration::from_secs(2) {
         return Err(format!("too slow: {text}").into());
     }
     Ok(text)
