@@ -370,7 +370,7 @@ fn packets(counters: &[Counter]) -> Packets {
         to_local: exactly(&["fwd_local"]),
         exempt: exactly(&["fwd_pass"]),
         refused_forward: sum(counters, |id| id == "fwd_drop" || id.starts_with("fwd_reject")),
-        refused_router: exactly(&["out_drop", "out_reject_tcp"]),
+        refused_router: exactly(&["out_drop"]),
         refused_dns: sum(counters, |id| {
             ["out_dns_udp", "out_dns_tcp", "fwd_dns_udp", "fwd_dns_tcp"].contains(&id)
         }),

@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Rules that a run of the usual length must have met, or it has proved too little. Digits stand for
 /// any number.
-const MUST_MEET: [&str; 47] = [
+const MUST_MEET: [&str; 45] = [
     "in_tunnel_addr#",
     "mark_clear",
     "mark_from_uplink",
@@ -80,11 +80,9 @@ const MUST_MEET: [&str; 47] = [
     "out_replies",
     "out_quote#_#",
     "out_log",
-    "out_reject_tcp",
     "out_drop",
     "answer: reset",
     "answer: prohibited",
-    "answer: reset to the router itself",
     "packets",
 ];
 
@@ -550,7 +548,7 @@ fn aim(rng: &mut Rng, rules: &Ruleset, case: &mut Case) {
     let from_router = matches!(case.origin, Origin::Router { .. });
     let fitting: Vec<_> = rules
         .rules()
-        .filter(|(chain, _)| (chain.hook == Hook::Output) == from_router)
+        .filter(|(chain, _)| (chain.hook == Hook::Postrouting) == from_router)
         .filter(|(_, rule)| rule.matches.len() > 1)
         .collect();
     if fitting.is_empty() {

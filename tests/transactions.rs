@@ -285,8 +285,8 @@ const DAMAGE: [(&str, &str); 33] = [
         "chain forward has the wrong policy",
     ),
     (
-        "add chain inet vpn_killswitch output { policy accept; }",
-        "chain output has the wrong policy",
+        "add chain inet vpn_killswitch leaving { policy accept; }",
+        "chain leaving has the wrong policy",
     ),
     (
         "add chain inet vpn_killswitch inbound { policy drop; }",
@@ -333,7 +333,7 @@ const DAMAGE: [(&str, &str); 33] = [
         "target",
     ),
     ("flush chain inet vpn_killswitch forward", "chain forward lacks the rule 'G1 fwd_drop"),
-    ("flush table inet vpn_killswitch", "chain output lacks the rule"),
+    ("flush table inet vpn_killswitch", "chain leaving lacks the rule"),
     ("delete table inet vpn_killswitch", "the table is missing"),
     ("flush ruleset", "the table is missing"),
     (

@@ -33,6 +33,8 @@ const PRIORITY_INBOUND: i32 = -300;
 /// Behind DNAT (−100), so that exemptions see where a packet really goes, and behind mangle (−150),
 /// so that nobody who restores marks there has the last word.
 const PRIORITY_MARK: i32 = -99;
+/// Just before SNAT (100), behind everything that may send a packet another way.
+const PRIORITY_LEAVING: i32 = 99;
 /// Just before every filter chain (0): our verdict comes before any `ct state established accept`.
 const PRIORITY_FILTER: i32 = -5;
 
@@ -46,7 +48,7 @@ pub fn build(policy: &Policy) -> Ruleset {
     let mut b = Builder { policy, sets: Vec::new(), tunnels: String::new(), locals: String::new() };
     b.tunnels = b.add(Set::devices("tunnels", &policy.tunnels));
     b.locals = b.add(Set::devices("locals", &policy.locals));
-    let chains = vec![b.inbound(), b.mark(), b.forward(), b.output()];
+    let chains = vec![b.inbound(), b.mark(), b.forward(), b.leaving()];
     Ruleset { sets: b.sets, chains }
 }
 
@@ -249,8 +251,9 @@ impl Builder<'_> {
         }
     }
 
-    /// G2 and G3: what the router itself sends.
-    fn output(&mut self) -> Chain {
+    /// G2 and G3: what the router itself sends. What it forwards comes through here as well, having
+    /// passed the forward chain, and leaves by a tunnel, to a local network or with the pass mark.
+    fn leaving(&mut self) -> Chain {
         let p = self.policy;
         let strict = p.router == RouterMode::Strict;
         let mut rules = vec![
@@ -298,18 +301,6 @@ impl Builder<'_> {
             if p.log {
                 rules.push(log("out_log", "vpn-killswitch: refused output: "));
             }
-            if p.reject {
-                rules.push(Rule {
-                    optional: true,
-                    ..rule(
-                        "out_reject_tcp",
-                        G2,
-                        "no tunnel: tell the program at once",
-                        vec![Match::Protocol(TCP)],
-                        Verdict::RejectTcp,
-                    )
-                });
-            }
             rules.push(rule(
                 "out_drop",
                 G2,
@@ -319,9 +310,9 @@ impl Builder<'_> {
             ));
         }
         Chain {
-            name: "output",
-            hook: Hook::Output,
-            priority: PRIORITY_FILTER,
+            name: "leaving",
+            hook: Hook::Postrouting,
+            priority: PRIORITY_LEAVING,
             drop_by_default: strict,
             rules,
         }

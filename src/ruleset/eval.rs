@@ -101,9 +101,9 @@ impl Trace<'_> {
 /// Runs `packet` through the chains that are on its way.
 pub fn eval<'a>(ruleset: &'a Ruleset, packet: &Packet) -> Trace<'a> {
     let hooks: &[Hook] = match packet.path {
-        Path::Forward { .. } => &[Hook::Prerouting, Hook::Forward],
+        Path::Forward { .. } => &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
         Path::Input { .. } => &[Hook::Prerouting],
-        Path::Output { .. } => &[Hook::Output],
+        Path::Output { .. } => &[Hook::Postrouting],
     };
     let mut packet = packet.clone();
     let mut steps = Vec::new();

@@ -71,8 +71,10 @@ pub enum Hook {
     Prerouting,
     /// Packets that are routed through.
     Forward,
-    /// Packets that the router itself sends.
-    Output,
+    /// Packets that leave, the router's own and those that it forwards. Behind every rerouting: in the
+    /// output hook the kernel still names the device of the first routing decision, which a mark or a
+    /// DNAT there may have changed.
+    Postrouting,
 }
 
 /// A base chain.

@@ -143,13 +143,18 @@ proptest! {
         let rules = build(&policy);
         let forward = chain(&rules, "forward").unwrap();
         prop_assert!(forward.drop_by_default && forward.hook == Hook::Forward);
-        let strict = chain(&rules, "output").filter(|c| c.drop_by_default);
+        let strict = chain(&rules, "leaving").filter(|c| c.drop_by_default);
         for chain in [forward].into_iter().chain(strict) {
             let last = chain.rules.last().unwrap();
             prop_assert!(last.matches.is_empty() && last.verdict == Some(Verdict::Drop));
         }
         for chain in rules.chains.iter().filter(|c| c.hook != Hook::Prerouting) {
-            prop_assert!(chain.priority < 0, "{} comes after the filter chains", chain.name);
+            // Before every filter chain; what leaves, before SNAT and behind every rerouting.
+            let in_place = match chain.hook {
+                Hook::Postrouting => (0..100).contains(&chain.priority),
+                _ => chain.priority < 0,
+            };
+            prop_assert!(in_place, "{} stands in the wrong place", chain.name);
             for rule in &chain.rules {
                 for (set, _) in lookups(rule).into_iter().filter(|(_, k)| *k == KeyType::Device) {
                     prop_assert!(set.starts_with("tunnels") || set.starts_with("locals"), "{rule:?}");

@@ -7,8 +7,8 @@ use super::expr::{self, Expr, base, ct, meta};
 use crate::ruleset::{self, Action, Content, Hook, Key, KeyType, Match, Ruleset, Verdict};
 use crate::types::{DEVICE_NAME_MAX, Family};
 
-/// `NF_INET_PRE_ROUTING`, `NF_INET_FORWARD`, `NF_INET_LOCAL_OUT` (linux/netfilter.h).
-const HOOKS: [(Hook, u32); 3] = [(Hook::Prerouting, 0), (Hook::Forward, 2), (Hook::Output, 3)];
+/// `NF_INET_PRE_ROUTING`, `NF_INET_FORWARD`, `NF_INET_POST_ROUTING` (linux/netfilter.h).
+const HOOKS: [(Hook, u32); 3] = [(Hook::Prerouting, 0), (Hook::Forward, 2), (Hook::Postrouting, 4)];
 
 /// `NFT_SET_ANONYMOUS`, `NFT_SET_INTERVAL`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL` (`enum nft_set_flags`).
 pub const SET_ANONYMOUS: u32 = 1;

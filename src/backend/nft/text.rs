@@ -48,7 +48,7 @@ pub fn table(ruleset: &Ruleset) -> String {
         let hook = match chain.hook {
             Hook::Prerouting => "prerouting",
             Hook::Forward => "forward",
-            Hook::Output => "output",
+            Hook::Postrouting => "postrouting",
         };
         let policy = if chain.drop_by_default { "drop" } else { "accept" };
         line(&mut out, 1, &format!("chain {} {{", chain.name));
