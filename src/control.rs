@@ -283,17 +283,12 @@ impl Control {
         let in_force = policy.as_ref().filter(|_| wanted.is_some());
         let routing = routing::kernel::check(in_force)
             .map_err(|e| Error::Failed(format!("cannot read the routing rules: {e}")))?;
-        kernel.routing.installed = !routing.rules.is_empty();
+        kernel.routing.installed = !routing.installed.rules.is_empty();
         // Without a policy there is nothing to compare with.
         let steps = if errors.is_empty() { routing.steps } else { Vec::new() };
-        for step in &steps {
-            let part = &mut kernel.routing;
-            let list =
-                if step.is_optional() { &mut part.unavailable } else { &mut part.differences };
-            list.push(step.to_string());
-        }
+        (kernel.routing.differences, kernel.routing.unavailable) = routing::differences(&steps);
         if let Some(policy) = in_force {
-            let uncovered = routing::uncovered(policy, &observed.links);
+            let uncovered = routing::uncovered(policy, &observed);
             kernel.routing.differences.extend(uncovered);
         }
         Ok(status::build(config.as_ref(), policy.as_ref(), &observed, &warnings, errors, &kernel))

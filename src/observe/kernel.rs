@@ -38,6 +38,8 @@ pub struct Seen {
     pub links: Vec<Link>,
     /// Those that a default route leaves by.
     pub uplinks: Vec<String>,
+    /// The devices of each route that leads over several.
+    pub multipath: Vec<Vec<String>>,
     /// The sink.
     pub sink: Sink,
 }
@@ -79,7 +81,8 @@ fn read(socket: &mut Socket) -> Result<Seen, Refusal> {
         if let (Some(name), Ok(index)) = (name, u32::try_from(header.ifi_index)) {
             let up = header.ifi_flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP;
             let kind = kind.map(text).unwrap_or_default();
-            if text(name) == SINK {
+            // Another device of that name is somebody's.
+            if text(name) == SINK && kind == "bridge" {
                 sink = Sink { index, up: header.ifi_flags & IFF_UP != 0, ..sink };
                 return Ok(());
             }
@@ -108,10 +111,10 @@ fn read(socket: &mut Socket) -> Result<Seen, Refusal> {
     })?;
 
     let mut uplinks: Vec<u32> = Vec::new();
+    let mut several: Vec<Vec<u32>> = Vec::new();
     socket.request(&list(libc::RTM_GETROUTE, Rtmsg::len()), |reply| {
         let (header, attrs) = OpGetrouteDump::decode_reply(reply);
-        // Half of everything counts as well: 0.0.0.0/1 and 128.0.0.0/1 are how VPNs write a default.
-        if header.rtm_dst_len > 1 || header.rtm_type != RTN_UNICAST {
+        if header.rtm_type != RTN_UNICAST {
             return Ok(());
         }
         let mut table = u32::from(header.rtm_table);
@@ -124,15 +127,28 @@ fn read(socket: &mut Socket) -> Result<Seen, Refusal> {
                 _ => {}
             }
         }
-        if table != SINK_TABLE {
-            uplinks.extend(devices);
-        } else if header.rtm_dst_len == 0 && devices == [sink.index] {
+        if table == SINK_TABLE {
+            let to_sink = header.rtm_dst_len == 0 && devices == [sink.index];
             let v4 = i32::from(header.rtm_family) == libc::AF_INET;
-            *(if v4 { &mut sink.route4 } else { &mut sink.route6 }) = true;
+            match (to_sink, v4) {
+                (true, true) => sink.route4 = true,
+                (true, false) => sink.route6 = true,
+                (false, _) => sink.foreign = true,
+            }
+            return Ok(());
+        }
+        if devices.len() > 1 {
+            several.push(devices.clone());
+        }
+        // Half of everything counts as well: 0.0.0.0/1 and 128.0.0.0/1 are how VPNs write a default.
+        if header.rtm_dst_len <= 1 {
+            uplinks.extend(devices);
         }
         Ok(())
     })?;
 
+    let name = |index: &u32| links.get(index).map(|l| l.name.clone());
+    let multipath = several.iter().map(|of| of.iter().filter_map(name).collect()).collect();
     let mut names: Vec<String> =
         uplinks.iter().filter_map(|i| links.get(i)).map(|l| l.name.clone()).collect();
     names.sort();
@@ -140,7 +156,7 @@ fn read(socket: &mut Socket) -> Result<Seen, Refusal> {
     let mut links: Vec<Link> = links.into_values().collect();
     links.iter_mut().for_each(|l| l.addrs.sort());
     links.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Seen { links, uplinks: names, sink })
+    Ok(Seen { links, uplinks: names, multipath, sink })
 }
 
 /// The devices of a route over several (`struct rtnexthop`, linux/rtnetlink.h).

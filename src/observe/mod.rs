@@ -52,6 +52,9 @@ pub struct Sink {
     pub route4: bool,
     /// Likewise for IPv6.
     pub route6: bool,
+    /// Whether its table has other routes as well.
+    #[serde(default)]
+    pub foreign: bool,
 }
 
 /// Everything that was seen, at one time.
@@ -62,6 +65,9 @@ pub struct Observed {
     /// Devices that a default route leaves by, or half of one (`0.0.0.0/1`), in any table.
     #[serde(default)]
     pub uplinks: Vec<String>,
+    /// Devices of each route that leads over several.
+    #[serde(default)]
+    pub multipath: Vec<Vec<String>>,
     /// The device for refused packets.
     #[serde(default)]
     pub sink: Sink,
@@ -88,7 +94,7 @@ impl Observed {
     /// # Errors
     /// What the kernel said. A file that cannot be read says nothing.
     pub fn gather(root: &Path, config: &Config) -> io::Result<Self> {
-        let Seen { links, uplinks, sink } = look()?;
+        let Seen { links, uplinks, multipath, sink } = look()?;
         let exempts = config.exempts.iter().flat_map(|e| &e.local_interfaces);
         let interfaces =
             config.tunnel_interfaces.iter().chain(&config.local_interfaces).chain(exempts);
@@ -99,6 +105,7 @@ impl Observed {
         Ok(Self {
             links,
             uplinks,
+            multipath,
             sink,
             interfaces: files::interfaces(root, interfaces),
             hosts: files::hosts(root, names),

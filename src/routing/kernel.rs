@@ -5,7 +5,7 @@ use std::path::Path;
 
 use netlink_bindings::rt_rule::{FibRuleAttrs, FibRuleHdr};
 
-use super::{Does, PROTOCOL, Rule, Step, plan};
+use super::{Does, Installed, PROTOCOL, Rule, Step, plan};
 use crate::netlink::attr::{bytes, nest};
 use crate::netlink::{Refusal, Request, Socket, flag};
 use crate::observe::{self, SINK, SINK_TABLE};
@@ -30,8 +30,9 @@ const IFF_UP: u32 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
-/// `RT_TABLE_MAIN`.
+/// `RT_TABLE_MAIN`, and the priority of the rule that asks it.
 const TABLE_MAIN: u32 = 254;
+const PRIORITY_MAIN: u32 = 32766;
 /// `FR_ACT_TO_TBL`, `FR_ACT_PROHIBIT`, `FIB_RULE_INVERT` and `FRA_*` (linux/fib_rules.h).
 const TO_TABLE: u8 = 1;
 const PROHIBIT: u8 = 8;
@@ -63,8 +64,8 @@ pub struct Applied {
 /// What of the layer is in the kernel.
 #[derive(Debug, Default)]
 pub struct Readback {
-    /// Our rules.
-    pub rules: Vec<Rule>,
+    /// What there is.
+    pub installed: Installed,
     /// How it differs from what should be.
     pub steps: Vec<Step>,
 }
@@ -79,8 +80,8 @@ pub fn check(policy: Option<&Policy>) -> io::Result<Readback> {
 
 fn check_with(socket: &mut Socket, policy: Option<&Policy>) -> io::Result<Readback> {
     let seen = observe::look()?;
-    let rules = read(socket)?;
-    let mut steps = plan(policy, &seen.links, seen.sink, &rules);
+    let installed = read(socket)?;
+    let mut steps = plan(policy, &seen.links, seen.sink, &installed);
     // Where the kernel has no IPv6 there is none to refuse.
     if !Path::new("/proc/sys/net/ipv6").exists() {
         steps.retain(|s| {
@@ -90,7 +91,7 @@ fn check_with(socket: &mut Socket, policy: Option<&Policy>) -> io::Result<Readba
             )
         });
     }
-    Ok(Readback { rules, steps })
+    Ok(Readback { installed, steps })
 }
 
 /// Makes the kernel agree, and looks until it does. What the kernel refuses is left out and named.
@@ -120,22 +121,28 @@ pub fn apply(policy: Option<&Policy>) -> io::Result<Applied> {
     Err(io::Error::other("devices and rules keep changing; another program is at them"))
 }
 
-/// Our rules, of both families.
-///
-/// # Errors
-/// What the kernel said.
-fn read(socket: &mut Socket) -> io::Result<Vec<Rule>> {
-    let mut rules = Vec::new();
+/// Our rules, of both families, in their order.
+fn read(socket: &mut Socket) -> io::Result<Installed> {
+    let mut installed = Installed::default();
     let request = Request::list(GETRULE, vec![0; FibRuleHdr::len()]);
     socket
         .request(&request, |reply| {
-            if let Some(rule) = decode(reply)? {
-                rules.push(rule);
+            match decode(reply)? {
+                Some((family, priority, None))
+                    if priority < PRIORITY_MAIN
+                        && installed.rules.iter().any(|r| r.family == family) =>
+                {
+                    installed.overtaken.push(family);
+                }
+                Some((family, priority, Some(does))) => {
+                    installed.rules.push(Rule { family, priority, does });
+                }
+                _ => {}
             }
             Ok(())
         })
         .map_err(io::Error::from)?;
-    Ok(rules)
+    Ok(installed)
 }
 
 /// Does one step. A rule that is there already, or is gone already, is as wanted.
@@ -145,8 +152,9 @@ fn read(socket: &mut Socket) -> io::Result<Vec<Rule>> {
 fn act(socket: &mut Socket, step: &Step) -> Result<(), Refusal> {
     let (request, fine) = match step {
         Step::Add(rule) => {
-            let flags = flag(libc::NLM_F_CREATE) | flag(libc::NLM_F_EXCL);
-            (Request { kind: NEWRULE, flags, payload: encode(rule) }, libc::EEXIST)
+            // Without NLM_F_EXCL: for a moment the old one is there beside it.
+            let flags = flag(libc::NLM_F_CREATE);
+            (Request { kind: NEWRULE, flags, payload: encode(rule) }, 0)
         }
         Step::Delete(rule) => {
             (Request { kind: DELRULE, flags: 0, payload: encode(rule) }, libc::ENOENT)
@@ -236,8 +244,8 @@ fn encode(rule: &Rule) -> Vec<u8> {
     out
 }
 
-/// A rule of ours, or `None` for somebody else's.
-fn decode(reply: &[u8]) -> io::Result<Option<Rule>> {
+/// A rule's family and priority and, if it is ours, what it does; `None` for other families.
+fn decode(reply: &[u8]) -> io::Result<Option<(Family, u32, Option<Does>)>> {
     let Some(header) = reply.get(..FibRuleHdr::len()).and_then(FibRuleHdr::new_from_slice) else {
         return Err(io::ErrorKind::InvalidData.into());
     };
@@ -264,7 +272,7 @@ fn decode(reply: &[u8]) -> io::Result<Option<Rule>> {
         }
     }
     if !ours {
-        return Ok(None);
+        return Ok(Some((family, priority, None)));
     }
     more |= header.dst_len != 0 || header.src_len != 0 || header.tos != 0;
     let inverted = header.flags & INVERT != 0;
@@ -283,5 +291,5 @@ fn decode(reply: &[u8]) -> io::Result<Option<Rule>> {
         (PROHIBIT, true, true, 0) if !more => Does::Refuse,
         (action, ..) => Does::Else(format!("action {action} table {table}")),
     };
-    Ok(Some(Rule { family, priority, does }))
+    Ok(Some((family, priority, Some(does))))
 }

@@ -17,7 +17,7 @@ pub mod kernel;
 
 use std::fmt;
 
-use crate::observe::{Link, SINK, SINK_TABLE, Sink};
+use crate::observe::{Link, Observed, SINK, SINK_TABLE, Sink};
 use crate::policy::Policy;
 use crate::types::Family;
 
@@ -30,12 +30,11 @@ const DEFAULT_GROUP: u32 = 0;
 /// Who made a rule (`FRA_PROTOCOL`): rules with another number are not ours and are never touched.
 pub const PROTOCOL: u8 = 107;
 
-/// Just before `main` (32766): every rule of pbr, mwan3, netifd and wg-quick is asked earlier, and
-/// layer 1 judges what they choose.
-const PRIORITY_PASS: u32 = 32762;
-const PRIORITY_MAIN: u32 = 32763;
-const PRIORITY_SINK: u32 = 32764;
-const PRIORITY_REFUSE: u32 = 32765;
+/// The last place before `main` (32766), for all our rules, in their order: rules of the same priority
+/// are asked in the order in which they came. So every rule of somebody else's that chooses a tunnel's
+/// table is asked before ours refuse, also one that took 32765 or 32764 because it came without a
+/// priority (wg-quick's do), and layer 1 judges what it chooses.
+const PRIORITY: u32 = 32765;
 
 /// A routing rule of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +75,15 @@ impl fmt::Display for Rule {
             Does::Else(what) => f.write_str(what),
         }
     }
+}
+
+/// What there is of our rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Installed {
+    /// Our rules, in the order in which they are asked.
+    pub rules: Vec<Rule>,
+    /// Families in which somebody's rule stands between ours and `main`, where it is never asked.
+    pub overtaken: Vec<Family>,
 }
 
 /// One step.
@@ -123,18 +131,18 @@ impl fmt::Display for Step {
     }
 }
 
-/// The rules that should be there.
+/// The rules that should be there, in their order.
 fn wanted(policy: &Policy) -> Vec<Rule> {
     Family::BOTH
         .into_iter()
         .flat_map(|family| {
             [
-                (PRIORITY_PASS, Does::PassToMain(policy.pass_mark)),
-                (PRIORITY_MAIN, Does::MainWithoutUplinks),
-                (PRIORITY_SINK, Does::ToSink),
-                (PRIORITY_REFUSE, Does::Refuse),
+                Does::PassToMain(policy.pass_mark),
+                Does::MainWithoutUplinks,
+                Does::ToSink,
+                Does::Refuse,
             ]
-            .map(|(priority, does)| Rule { family, priority, does })
+            .map(|does| Rule { family, priority: PRIORITY, does })
         })
         .collect()
 }
@@ -143,7 +151,12 @@ fn wanted(policy: &Policy) -> Vec<Rule> {
 ///
 /// In an order that never opens and, while it goes on, refuses nothing that will be allowed: grouped
 /// devices first, then rules from the first to be asked to the last; old rules go last to first.
-pub fn plan(policy: Option<&Policy>, links: &[Link], sink: Sink, installed: &[Rule]) -> Vec<Step> {
+pub fn plan(
+    policy: Option<&Policy>,
+    links: &[Link],
+    sink: Sink,
+    installed: &Installed,
+) -> Vec<Step> {
     let wanted = policy.map(wanted).unwrap_or_default();
     let belongs = |name: &str| policy.is_some_and(|p| p.is_tunnel(name) || p.is_local(name));
     let step =
@@ -167,10 +180,22 @@ pub fn plan(policy: Option<&Policy>, links: &[Link], sink: Sink, installed: &[Ru
         None if sink.index != 0 => last.push(Step::DeleteSink(sink.index)),
         None => {}
     }
-    steps.extend(wanted.iter().filter(|r| !installed.contains(r)).cloned().map(Step::Add));
-    let mut old: Vec<_> = installed.iter().filter(|r| !wanted.contains(r)).collect();
-    old.sort_by_key(|r| std::cmp::Reverse(r.priority));
-    steps.extend(old.into_iter().cloned().map(Step::Delete));
+    // Rules have an order and no number: where anything differs, all of a family are added behind what
+    // is there, and then what was there goes, from the refusal on where nothing is to stay.
+    for family in Family::BOTH {
+        let of = |rules: &[Rule]| -> Vec<Rule> {
+            rules.iter().filter(|r| r.family == family).cloned().collect()
+        };
+        let (new, mut old) = (of(&wanted), of(&installed.rules));
+        if new == old && !(installed.overtaken.contains(&family) && policy.is_some()) {
+            continue;
+        }
+        if new.is_empty() {
+            old.reverse();
+        }
+        steps.extend(new.into_iter().map(Step::Add));
+        steps.extend(old.into_iter().map(Step::Delete));
+    }
     // A device that is no longer ours leaves the group at once when rules look at it, and behind the
     // rules when they go: either way nothing opens in between.
     if policy.is_some() {
@@ -181,15 +206,52 @@ pub fn plan(policy: Option<&Policy>, links: &[Link], sink: Sink, installed: &[Ru
     steps
 }
 
-/// Devices that layer 2 does not close: somebody put them into a group of their own, so that routes
-/// over them are not left out.
-pub fn uncovered(policy: &Policy, links: &[Link]) -> Vec<String> {
-    links
+/// What layer 2 does not close: devices that somebody put into a group of their own, so that routes
+/// over them are not left out; routes over several devices, of which the kernel looks at the first one
+/// only; and somebody's routes in the sink's table.
+pub fn uncovered(policy: &Policy, seen: &Observed) -> Vec<String> {
+    let ours = |name: &str| policy.is_tunnel(name) || policy.is_local(name);
+    let devices = seen
+        .links
         .iter()
-        .filter(|l| l.group != DEFAULT_GROUP && l.group != GROUP)
-        .filter(|l| !policy.is_tunnel(&l.name) && !policy.is_local(&l.name))
-        .map(|l| format!("device {} is in group {} and not covered by routing", l.name, l.group))
-        .collect()
+        .filter(|l| l.group != DEFAULT_GROUP && l.group != GROUP && !ours(&l.name))
+        .map(|l| format!("device {} is in group {} and not covered by routing", l.name, l.group));
+    let routes = seen
+        .multipath
+        .iter()
+        .filter(|of| of.iter().any(|d| ours(d)) && !of.iter().all(|d| ours(d)))
+        .map(|of| format!("a route over {} together is not covered by routing", of.join(" and ")));
+    let table = seen
+        .sink
+        .foreign
+        .then(|| format!("routing table {SINK_TABLE} has a route that does not lead to {SINK}"));
+    devices.chain(routes).chain(table).collect()
+}
+
+/// The steps as differences, in words: those that matter, and those that only make refusals audible. A
+/// rule that is only to be moved is named as such.
+pub fn differences(steps: &[Step]) -> (Vec<String>, Vec<String>) {
+    let added = |rule: &Rule| steps.contains(&Step::Add(rule.clone()));
+    let deleted = |rule: &Rule| steps.contains(&Step::Delete(rule.clone()));
+    let (mut real, mut optional) = (Vec::new(), Vec::new());
+    for family in Family::BOTH {
+        let moved = |s: &&Step| matches!(s, Step::Add(r) if r.family == family && r.does == Does::Refuse && deleted(r));
+        if steps.iter().any(|s| moved(&s)) {
+            real.push(format!(
+                "routing: the rules of IPv{} are not complete, in their order and the last before main",
+                family.digit()
+            ));
+        }
+    }
+    for step in steps {
+        match step {
+            Step::Add(rule) if deleted(rule) => {}
+            Step::Delete(rule) if added(rule) => {}
+            step if step.is_optional() => optional.push(step.to_string()),
+            step => real.push(step.to_string()),
+        }
+    }
+    (real, optional)
 }
 
 impl Step {
@@ -207,7 +269,6 @@ impl Step {
 mod tests {
     use super::*;
     use crate::config;
-    use crate::observe::Observed;
 
     fn policy() -> Policy {
         let text = "config killswitch\n option enabled 1\n list tunnel_device 'tun*'\n \
@@ -220,19 +281,25 @@ mod tests {
         Link { name: name.into(), index, group, ..Link::default() }
     }
 
-    const SINK_THERE: Sink = Sink { index: 9, up: true, route4: true, route6: true };
+    fn there(policy: &Policy) -> Installed {
+        Installed { rules: wanted(policy), overtaken: Vec::new() }
+    }
+
+    const SINK_THERE: Sink =
+        Sink { index: 9, up: true, route4: true, route6: true, foreign: false };
 
     #[test]
     fn groups_come_before_the_rules_that_look_at_them() {
         let links = [link("br-lan", 1, 0), link("tun0", 2, GROUP), link("wan", 3, 0)];
-        let steps = plan(Some(&policy()), &links, Sink::default(), &[]);
+        let steps = plan(Some(&policy()), &links, Sink::default(), &Installed::default());
         assert!(matches!(&steps[0], Step::Group { index: 1, group: GROUP, .. }));
         assert_eq!(steps[1], Step::AddSink);
-        let priorities: Vec<u32> = steps
+        let added: Vec<&Does> = steps
             .iter()
-            .filter_map(|s| if let Step::Add(r) = s { Some(r.priority) } else { None })
+            .filter_map(|s| if let Step::Add(r) = s { Some(&r.does) } else { None })
             .collect();
-        assert_eq!(priorities, [32762, 32763, 32764, 32765, 32762, 32763, 32764, 32765]);
+        assert_eq!(added.len(), 8);
+        assert!(matches!(added[0], Does::PassToMain(_)) && *added[3] == Does::Refuse);
         assert_eq!(steps.len(), 2 + 8);
     }
 
@@ -240,15 +307,16 @@ mod tests {
     fn when_all_is_there_nothing_is_done() {
         let links = [link("br-lan", 1, GROUP), link("x", 2, 7)];
         let policy = policy();
-        assert_eq!(plan(Some(&policy), &links, SINK_THERE, &wanted(&policy)), []);
-        assert_eq!(uncovered(&policy, &links).len(), 1);
+        assert_eq!(plan(Some(&policy), &links, SINK_THERE, &there(&policy)), []);
+        let seen = Observed { links: links.into(), ..Observed::default() };
+        assert_eq!(uncovered(&policy, &seen).len(), 1);
     }
 
     #[test]
     fn a_sink_without_routes_gets_them() {
         let policy = policy();
         let sink = Sink { route6: false, ..SINK_THERE };
-        let steps = plan(Some(&policy), &[], sink, &wanted(&policy));
+        let steps = plan(Some(&policy), &[], sink, &there(&policy));
         assert_eq!(steps, [Step::RouteToSink(Family::V6, 9)]);
         assert!(steps[0].is_optional());
     }
@@ -256,7 +324,7 @@ mod tests {
     #[test]
     fn switching_off_removes_refusals_first_and_only_what_is_ours() {
         let links = [link("br-lan", 1, GROUP), link("other", 2, 9)];
-        let steps = plan(None, &links, SINK_THERE, &wanted(&policy()));
+        let steps = plan(None, &links, SINK_THERE, &there(&policy()));
         assert!(matches!(&steps[0], Step::Delete(r) if r.does == Does::Refuse));
         assert!(steps.contains(&Step::DeleteSink(9)));
         assert!(steps.contains(&Step::Group { name: "br-lan".into(), index: 1, group: 0 }));
@@ -265,7 +333,22 @@ mod tests {
 
     #[test]
     fn a_device_that_is_no_longer_ours_leaves_the_group_first() {
-        let steps = plan(Some(&policy()), &[link("wan", 4, GROUP)], SINK_THERE, &[]);
+        let steps =
+            plan(Some(&policy()), &[link("wan", 4, GROUP)], SINK_THERE, &Installed::default());
         assert!(matches!(&steps[0], Step::Group { index: 4, group: DEFAULT_GROUP, .. }));
+    }
+
+    #[test]
+    fn rules_in_another_order_or_before_somebodys_are_put_behind() {
+        let policy = policy();
+        let mut swapped = there(&policy);
+        swapped.rules.swap(1, 2);
+        let overtaken = Installed { overtaken: vec![Family::V4], ..there(&policy) };
+        for installed in [swapped, overtaken] {
+            let steps = plan(Some(&policy), &[], SINK_THERE, &installed);
+            assert_eq!(steps.len(), 8);
+            assert!(matches!(&steps[3], Step::Add(r) if r.does == Does::Refuse));
+            assert!(matches!(&steps[4], Step::Delete(r) if r.family == Family::V4));
+        }
     }
 }
