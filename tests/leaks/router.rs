@@ -3,7 +3,9 @@
 use crate::lab::Res;
 use crate::lab::packet::{Mark, TCP, UDP};
 use crate::lab::server::{resolver_idle, start_resolver};
-use crate::lab::topology::{ECHO, ENDPOINT_PORT, endpoint, gateway, internet, lan, resolver};
+use crate::lab::topology::{
+    ECHO, ENDPOINT_PORT, endpoint, gateway, internet, lan, resolver, tunnel_peer,
+};
 use crate::lab::traffic::{Flow, Kind, can_become, question, send};
 use crate::lab::watch::Seen;
 use crate::stage::Expect::{AllLeak, Tight};
@@ -43,6 +45,33 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "router::endpoint_other_ports",
         run: endpoint_other_ports,
         systems: &[(None, AllLeak), (DdWrt, AllLeak), (Zones, AllLeak), (STRICT, Tight)],
+    },
+    Scenario {
+        name: "router::rerouted_by_mark",
+        run: rerouted_by_mark,
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, AllLeak),
+            (Zones, AllLeak),
+            (STRICT, Tight),
+            (DNS, Tight),
+        ],
+    },
+    Scenario {
+        name: "router::dns_redirected",
+        run: dns_redirected,
+        systems: &[
+            (None, AllLeak),
+            (DdWrt, AllLeak),
+            (Zones, AllLeak),
+            (STRICT, Tight),
+            (DNS, Tight),
+        ],
+    },
+    Scenario {
+        name: "router::rerouted_into_tunnel",
+        run: rerouted_into_tunnel,
+        systems: &[(None, AllLeak), (STRICT, Tight)],
     },
 ];
 
@@ -158,5 +187,103 @@ fn endpoint_other_ports(stage: &mut Stage) -> Res<Outcome> {
             return Err(missing(s, s.sent, arrived));
         }
     }
+    Ok(outcome)
+}
+
+/// A policy routing program's rules, as pbr and mwan3 make them: what carries the mark goes by a
+/// table of its own, with these default routes.
+fn marked_by_table(stage: &Stage, v4: &str, v6: &str) -> Res<()> {
+    let rule = "rule add priority 30000 fwmark 0x10000/0xff0000 lookup 77";
+    stage
+        .lab
+        .router
+        .ip(&format!("route add default {v4} table 77\nroute add default {v6} table 77\n"))?;
+    stage.lab.router.sh(&format!("ip -4 {rule}; ip -6 {rule}")).map(drop)
+}
+
+/// Marks what the router itself sends, after its first routing decision and so for another one.
+fn mark_own(stage: &Stage, priority: &str) -> Res<()> {
+    stage.lab.router.nft(&format!(
+        "table inet pbr {{\n\tchain output {{\n\
+         \t\ttype route hook output priority {priority}; policy accept;\n\
+         \t\tmeta l4proto {{ tcp, udp }} meta mark set meta mark & 0xff00ffff | 0x10000\n\
+         \t}}\n}}\n"
+    ))
+}
+
+/// The way is through the tunnel, until another program's mark sends the packets by the uplink.
+fn rerouted_by_mark(stage: &mut Stage) -> Res<Outcome> {
+    stage.engage()?;
+    marked_by_table(stage, "via 100.64.7.1 dev wan0", "via 2001:db8:64::1 dev wan0")?;
+    let watch = stage.lab.watch()?;
+    let mut sent = Vec::new();
+    let mut unmarked = Vec::new();
+    for priority in ["mangle", "0"] {
+        mark_own(stage, priority)?;
+        let mut flows: Vec<_> =
+            resolver().into_iter().map(|ip| Flow::new(Kind::Dns, (ip, 53))).collect();
+        if stage.system != DNS {
+            flows.extend(Flow::kinds(&internet(), &[Kind::Udp, Kind::Syn]));
+        }
+        sent.extend(send(&stage.lab.router, Option::None, flows, AFTER, RATE)?);
+        let pings = Flow::kinds(&internet(), &[Kind::Ping]);
+        unmarked.extend(send(&stage.lab.router, Option::None, pings, AFTER, RATE)?);
+        stage.lab.router.nft("delete table inet pbr\n")?;
+    }
+    let seen = watch.finish()?;
+    // The tunnel was there all the time: what had no mark went through it.
+    for s in &unmarked {
+        let arrived = Seen::distinct(&seen.vpn, std::slice::from_ref(s));
+        if arrived != s.sent {
+            return Err(missing(s, s.sent, arrived));
+        }
+    }
+    stage.verify()?;
+    Ok(Outcome::count(seen.strays(), &sent, 0))
+}
+
+/// Questions for a server behind the tunnel, and for the router itself, are sent to the provider
+/// by another program's DNAT. It comes after the first routing decision too.
+fn dns_redirected(stage: &mut Stage) -> Res<Outcome> {
+    stage.engage()?;
+    let [v4, v6] = gateway();
+    stage.lab.router.nft(&format!(
+        "table inet hijack {{\n\tchain output {{\n\
+         \t\ttype nat hook output priority -100; policy accept;\n\
+         \t\tmeta nfproto ipv4 udp dport 53 dnat ip to {v4}\n\
+         \t\tmeta nfproto ipv6 udp dport 53 dnat ip6 to {v6}\n\
+         \t}}\n}}\n"
+    ))?;
+    let watch = stage.lab.watch()?;
+    let asked = [tunnel_peer(), lan()].concat();
+    let flows = asked.iter().map(|ip| Flow::new(Kind::Dns, (*ip, 53))).collect();
+    let sent = send(&stage.lab.router, Option::None, flows, AFTER, RATE)?;
+    let seen = watch.finish()?;
+    stage.verify()?;
+    Ok(Outcome::count(seen.strays(), &sent, 0))
+}
+
+/// The other way round: the uplink is the way, and only the mark leads into the tunnel. What
+/// carries it must arrive, though it was first routed to the uplink; what does not is exposed.
+fn rerouted_into_tunnel(stage: &mut Stage) -> Res<Outcome> {
+    stage.lab.router.ip("route del default via 10.9.0.1 dev wg0 metric 5\n\
+                         route del default via fd09::1 dev wg0 metric 5\n")?;
+    stage.engage()?;
+    marked_by_table(stage, "via 10.9.0.1 dev wg0", "via fd09::1 dev wg0")?;
+    let flows = || Flow::kinds(&internet(), &[Kind::Udp, Kind::Syn]);
+    let watch = stage.lab.watch()?;
+    let sent = send(&stage.lab.router, Option::None, flows(), AFTER, RATE)?;
+    let seen = watch.finish()?;
+    let outcome = Outcome::count(seen.strays(), &sent, 0);
+    for priority in ["mangle", "0"] {
+        mark_own(stage, priority)?;
+        let router = stage.lab.router.clone();
+        let delivered = stage.all_delivered(&router, flows())?;
+        if delivered.leaked() > 0 {
+            return Err(format!("beside the tunnel: {delivered}").into());
+        }
+        stage.lab.router.nft("delete table inet pbr\n")?;
+    }
+    stage.verify()?;
     Ok(outcome)
 }
