@@ -185,6 +185,11 @@ pub const SCENARIOS: &[Scenario] = &[
         systems: &[(None, AllLeak), (STRICT, Tight)],
     },
     Scenario {
+        name: "forward::tunnel_by_rules_made_before",
+        run: tunnel_by_rules,
+        systems: &[(None, AllLeak), (STRICT, Tight), (GUARDED, Tight), (LAYER2, Tight)],
+    },
+    Scenario {
         name: "forward::client_to_vpn_server",
         run: client_to_endpoint,
         systems: &[
@@ -423,4 +428,29 @@ fn client_to_endpoint(stage: &mut Stage) -> Res<Outcome> {
     let seen = watch.finish()?;
     stage.verify()?;
     Ok(Outcome::count(seen.strays(), &sent, 0))
+}
+
+/// The tunnel is reached by routing rules, as wg-quick makes them, that were there first. They took
+/// the places right before the main table, and ours must not cut them off.
+fn tunnel_by_rules(stage: &mut Stage) -> Res<Outcome> {
+    stage.lab.router.ip("route del default via 10.9.0.1 dev wg0 metric 5\n\
+                         route del default via fd09::1 dev wg0 metric 5\n\
+                         route add default via 10.9.0.1 dev wg0 table 51820\n\
+                         route add default via fd09::1 dev wg0 table 51820\n")?;
+    for family in ["-4", "-6"] {
+        stage.lab.router.sh(&format!(
+            "ip {family} rule add not fwmark 51820 table 51820\n\
+             ip {family} rule add table main suppress_prefixlength 0"
+        ))?;
+    }
+    stage.engage()?;
+    for who in [stage.lab.client.clone(), stage.lab.guest.clone(), stage.lab.router.clone()] {
+        let delivered = stage.all_delivered(&who, Flow::all_kinds(&internet()))?;
+        if delivered.leaked() > 0 {
+            return Err(format!("beside the tunnel: {delivered}").into());
+        }
+    }
+    stage.lab.forget_connections()?;
+    let who = stage.lab.client.clone();
+    Ok(stage.during(&who, Flow::all_kinds(&internet()), |s| s.lab.tunnel_down())?.0)
 }
