@@ -74,8 +74,8 @@ Options:
   -h, --help       this text
   -V, --version    the version
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration error. In each of the last two cases
-what was in force still is. For status and check: 0 protecting, 3 disabled, 4 blocking (no
+Exit codes: 0 done, 1 failed, 2 usage or configuration error. A failure opens nothing that
+was closed. For status and check: 0 protecting, 3 disabled, 4 blocking (no
 tunnel is up), 5 paused, 6 degraded.
 
 Configuration: /etc/config/vpn-killswitch. Manual: vpn-killswitch(8).
@@ -286,7 +286,9 @@ fn check(control: &Control) -> Result<u8, Error> {
         return Err(Error::Config(status.errors));
     }
     let mut lines: Vec<&str> = status.differences.iter().map(String::as_str).collect();
-    lines.extend(status.layers.iter().map(|l| l.detail.as_str()).filter(|d| !d.is_empty()));
+    let details = status.layers.iter().filter(|l| !l.detail.is_empty());
+    let details: Vec<String> = details.map(|l| format!("layer {}: {}", l.name, l.detail)).collect();
+    lines.extend(details.iter().map(String::as_str));
     lines.extend(status.warnings.iter().map(|w| w.message.as_str()));
     for line in lines {
         let _ = print(&format!("{line}\n"));

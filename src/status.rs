@@ -436,6 +436,9 @@ impl fmt::Display for Status {
             };
             writeln!(f, "Layer {}: {state}{detail}", layer.name)?;
         }
+        if !self.router.is_empty() {
+            writeln!(f, "Router itself: {}", self.router)?;
+        }
         for (what, devices) in [("Tunnel", &self.tunnels), ("Local", &self.locals)] {
             for d in devices {
                 let state = match (d.exists, d.up) {

@@ -137,9 +137,10 @@ fn clients_get_leases(stage: &mut Stage) -> Res<Outcome> {
     let asked = stage.lab.client.sh("busybox udhcpc -i eth0 -n -q -f -t 20 -T 1 -s /bin/true 2>&1");
     server.alive()?;
     asked.map_err(|e| format!("{e}\n{}", server.said()))?;
-    if !std::fs::read_to_string(&leases)?.contains(" 192.168.1.1") {
-        return Err("no lease was given".into());
-    }
+    // The server writes it down behind its answer.
+    wait_for("a lease in the server's file", 5.0, || {
+        std::fs::read_to_string(&leases).is_ok_and(|text| text.contains(" 192.168.1.1"))
+    })?;
     stage.verify()?;
     Ok(Outcome::count(watch.finish()?.strays(), &[], 0))
 }
