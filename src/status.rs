@@ -232,7 +232,7 @@ pub fn build(
     let unclassified = observed
         .links
         .iter()
-        .filter(|l| l.up && !l.addrs.is_empty() && !known(&l.name))
+        .filter(|l| l.up && !l.port && !l.addrs.is_empty() && !known(&l.name))
         .map(|l| l.name.clone())
         .collect();
 

@@ -21,6 +21,8 @@ const IFF_LOWER_UP: u32 = 1 << 16;
 const RTN_UNICAST: u8 = 1;
 /// `IFLA_IFNAME` (linux/if_link.h).
 const IFLA_IFNAME: u16 = 3;
+/// `IFLA_MASTER`.
+const IFLA_MASTER: u16 = 10;
 /// `IFLA_GROUP`.
 const IFLA_GROUP: u16 = 27;
 /// `IFLA_LINKINFO` and `IFLA_INFO_KIND`.
@@ -86,7 +88,8 @@ fn read(socket: &mut Socket) -> Result<Seen, Refusal> {
                 sink = Sink { index, up: header.ifi_flags & IFF_UP != 0, ..sink };
                 return Ok(());
             }
-            let link = Link { name: text(name), index, group, kind, up, addrs: Vec::new() };
+            let port = find_attr(attrs, IFLA_MASTER).is_some();
+            let link = Link { name: text(name), index, group, kind, port, up, addrs: Vec::new() };
             links.insert(index, link);
         }
         Ok(())

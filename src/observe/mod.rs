@@ -28,6 +28,9 @@ pub struct Link {
     /// What the kernel calls its kind (`wireguard`, `bridge`, …); empty for hardware.
     #[serde(default)]
     pub kind: String,
+    /// Whether it is part of another device: a bridge's port, which has no network of its own.
+    #[serde(default)]
+    pub port: bool,
     /// Whether it is switched on and can carry packets (`IFF_UP` and `IFF_LOWER_UP`).
     pub up: bool,
     /// The router's addresses on it.
