@@ -290,10 +290,9 @@ impl Bench {
             for turn in 0..3 {
                 let table = (round + turn) % 3;
                 self.remove()?;
-                if table > 0 {
-                    self.configure(&config("203.0.113.10", [0, 1, MANY][table]))?;
-                    self.ours("apply").once()?;
-                }
+                self.configure(&config("203.0.113.10", [0, 1, MANY][table]))?;
+                // Off means both layers: the second one would refuse what goes to the uplink.
+                self.ours(if table > 0 { "apply" } else { "disable" }).once()?;
                 settle()?;
                 for (kind, (name, frames)) in kinds.iter().enumerate() {
                     let (before, sent) = (arrived()?, sender.sent);

@@ -319,10 +319,10 @@ impl Control {
             Ok((applied, nft))
         });
         let routing = routed(Some(&policy));
-        let (Applied { mut changes, mut unavailable }, mut nft) = netfilter?;
+        let (Applied { mut changes, mut unavailable, narrower }, mut nft) = netfilter?;
         let routing = routing?;
         changes.extend(routing.changes);
-        if !changes.is_empty() {
+        if narrower {
             match cut(&policy, &mut nft) {
                 Ok(0) => {}
                 Ok(n) => changes.push(format!("connections that were cut: {n}")),
@@ -441,7 +441,7 @@ fn cut(policy: &Policy, nft: &mut Nft) -> Result<usize, String> {
         let elements = nft.elements(&set.name).map_err(|e| failed(&e))?;
         set.fill(elements.into_iter().map(|e| e.key));
     }
-    let cut = conntrack::kernel::cut(policy, &rules).map_err(|e| failed(&e))?;
+    let cut = conntrack::kernel::cut(nft.socket(), policy, &rules).map_err(|e| failed(&e))?;
     match cut.why {
         Some(why) if cut.kept > 0 => {
             Err(format!("{} connections from before could not be removed: {why}", cut.kept))

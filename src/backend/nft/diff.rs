@@ -220,6 +220,11 @@ fn longest(wanted: &[Rule], old: &[Rule]) -> Vec<(usize, usize)> {
 }
 
 impl Change {
+    /// Whether it only adds to what is allowed, or to what rules may look at.
+    pub fn only_adds(&self) -> bool {
+        matches!(self, Self::AddElements(..) | Self::AddSet(_) | Self::AddCounter(_))
+    }
+
     /// Whether something that packets may be looking at goes away.
     pub fn deletes(&self) -> bool {
         matches!(

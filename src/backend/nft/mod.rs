@@ -29,6 +29,8 @@ const ATTEMPTS: usize = 16;
 pub struct Applied {
     /// What was different before; empty when the kernel already agreed and nothing was sent.
     pub changes: Vec<String>,
+    /// Whether something may be refused now that was not before.
+    pub narrower: bool,
     /// Rules that this kernel cannot do, and why; none of them decides about a packet.
     pub unavailable: Vec<String>,
 }
@@ -114,6 +116,11 @@ impl Nft {
         }
     }
 
+    /// The connection itself, for what else speaks this protocol (connection tracking).
+    pub fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
     /// What is in the kernel; `None` when our table does not exist.
     ///
     /// # Errors
@@ -171,6 +178,7 @@ impl Nft {
                 differs = changes.iter().map(ToString::to_string).collect();
             } else {
                 applied.changes = changes.iter().map(ToString::to_string).collect();
+                applied.narrower = !changes.iter().all(Change::only_adds);
             }
             match self.send(&changes, generation) {
                 // Read back in the next round, which ends the loop when all is as it should be.
