@@ -7,7 +7,7 @@ use super::topology::{Lab, lan};
 use super::{Res, wait_for};
 use std::collections::HashSet;
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -162,4 +162,24 @@ pub fn resolver_idle(lab: &Lab) -> Res<()> {
             socket.recv(&mut [0; 512]).is_ok()
         })
     })?
+}
+
+/// A question and its answer, by UDP and by TCP.
+pub fn talks(from: &Ns, to: IpAddr, port: u16) -> Res<()> {
+    let at = SocketAddr::from((to, port));
+    let done = from.enter(|| -> Res<()> {
+        let any: IpAddr = if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        wait_for("an answer by UDP", 3.0, || {
+            drop(socket.send_to(b"hello hello hello", at));
+            socket.recv(&mut [0; 64]).is_ok()
+        })?;
+        let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(3))?;
+        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+        stream.write_all(b"hello hello hello")?;
+        stream.read_exact(&mut [0; 17])?;
+        Ok(())
+    })?;
+    done.map_err(|e| format!("{} → {at}: {e}", from.name()).into())
 }

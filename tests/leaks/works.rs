@@ -2,10 +2,10 @@
 //! be switched off.
 
 use crate::lab::capture::Capture;
-use crate::lab::ns::{Ns, directory};
+use crate::lab::ns::directory;
 use crate::lab::packet::{ICMP, ICMPV6, Packet, TCP};
 use crate::lab::product::configuration;
-use crate::lab::server::Servers;
+use crate::lab::server::{Servers, talks};
 use crate::lab::topology::{ECHO, client, gateway, internet, lan, tunnel_peer, uplink};
 use crate::lab::traffic::{Flood, Flow, Kind, send};
 use crate::lab::watch::Seen;
@@ -13,9 +13,7 @@ use crate::lab::{Res, wait_for};
 use crate::stage::Expect::Tight;
 use crate::stage::System::{None, Product};
 use crate::stage::{AFTER, BEFORE, Outcome, RATE, STRICT, Scenario, Setting, Stage, missing};
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -54,26 +52,6 @@ pub const SCENARIOS: &[Scenario] = &[
 fn guest() -> [IpAddr; 2] {
     let v6 = Ipv6Addr::new(0x2001, 0xdb8, 1, 2, 0, 0, 0, 2);
     [[192, 168, 2, 2].into(), v6.into()]
-}
-
-/// A question and its answer, by UDP and by TCP.
-fn talks(from: &Ns, to: IpAddr, port: u16) -> Res<()> {
-    let at = SocketAddr::from((to, port));
-    let done = from.enter(|| -> Res<()> {
-        let any: IpAddr = if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
-        let socket = UdpSocket::bind((any, 0))?;
-        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-        wait_for("an answer by UDP", 3.0, || {
-            drop(socket.send_to(b"hello hello hello", at));
-            socket.recv(&mut [0; 64]).is_ok()
-        })?;
-        let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(3))?;
-        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-        stream.write_all(b"hello hello hello")?;
-        stream.read_exact(&mut [0; 17])?;
-        Ok(())
-    })?;
-    done.map_err(|e| format!("{} → {at}: {e}", from.name()).into())
 }
 
 /// Management, LAN to LAN and, while it is up, the tunnel in both directions.

@@ -1,14 +1,12 @@
 //! Boot: the uplink and forwarding are there before, during and after the boot step (scenario 6).
 
+use crate::lab::Res;
 use crate::lab::capture::Capture;
-use crate::lab::ns::Ns;
 use crate::lab::product::configuration;
+use crate::lab::server::talks;
 use crate::lab::topology::{Tunnel, lan};
-use crate::lab::{Res, wait_for};
 use crate::stage::{Act, Stage, Trial};
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// When the uplink comes up.
@@ -115,26 +113,6 @@ fn one_boot(uplink: Uplink) -> Res<(Duration, String)> {
     let mut delivered = stage.delivered(&stage.lab.client)?;
     delivered += stage.delivered(&stage.lab.guest)?;
     Ok((took, format!("{found}; then through the tunnel all {delivered}")))
-}
-
-/// A question and its answer, by UDP and by TCP.
-fn talks(from: &Ns, to: IpAddr, port: u16) -> Res<()> {
-    let at = SocketAddr::from((to, port));
-    let done = from.enter(|| -> Res<()> {
-        let any: IpAddr = if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
-        let socket = UdpSocket::bind((any, 0))?;
-        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-        wait_for("an answer by UDP", 3.0, || {
-            drop(socket.send_to(b"hello hello hello", at));
-            socket.recv(&mut [0; 64]).is_ok()
-        })?;
-        let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(3))?;
-        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-        stream.write_all(b"hello hello hello")?;
-        stream.read_exact(&mut [0; 17])?;
-        Ok(())
-    })?;
-    done.map_err(|e| format!("{} → {at}: {e}", from.name()).into())
 }
 
 /// What may lie where the configuration should be.
