@@ -58,7 +58,7 @@ const MUST_MEET: [&str; 45] = [
     "fwd_local",
     "fwd_pass",
     "fwd_record#",
-    "fwd_log",
+    "fwd_log#",
     "fwd_reject_tcp_#",
     "fwd_reject_#",
     "fwd_drop",

@@ -24,6 +24,8 @@ mod guard;
 #[path = "life/hooks.rs"]
 mod hooks;
 mod lab;
+#[path = "life/log.rs"]
+mod log;
 #[path = "life/sockets.rs"]
 mod sockets;
 #[path = "life/stage.rs"]
@@ -46,6 +48,7 @@ macro_rules! tests {
 
 const TESTS: &[Test] = tests![
     flush::with_guard,
+    log::one_line_a_minute_for_each_client,
     boot::order_of_devices,
     flush::without_guard,
     guard::killed_at_every_step,
@@ -61,6 +64,7 @@ const TESTS: &[Test] = tests![
     tunnels::failover,
     guard::two_at_once,
     guard::idle,
+    log::forged_sources_and_a_full_set,
     boot::switched_off,
     flush::without_guard_and_second_layer,
     sockets::raw_ip_sockets_are_refused,

@@ -17,6 +17,8 @@ use Guarantee::{G1, G2, G3, G8, G9, G10, G11};
 pub const TUNNEL_ADDRS: [&str; 2] = ["tunnel_addr4", "tunnel_addr6"];
 /// Clients that were refused, by family digit.
 pub const BLOCKED: [&str; 2] = ["blocked4", "blocked6"];
+/// Clients of whom the log has told within the last minute, by family digit.
+const LOGGED: [&str; 2] = ["logged4", "logged6"];
 /// Local devices whose clients are paused.
 pub const PAUSED_DEVICES: &str = "paused_devices";
 /// Paused clients, by family digit.
@@ -27,6 +29,11 @@ pub const BLOCKED_TIMEOUT_SECS: u64 = 24 * 3600;
 /// Refused clients that are remembered, by family. A flood of forged sources fills the record and
 /// changes no verdict.
 pub const BLOCKED_SIZE: u32 = 1024;
+/// Lines a minute about all clients, and how many at once: every client of a house may be refused in
+/// the moment in which the tunnel goes. Whoever forges sources cannot write more.
+const CLIENT_LINES: (u64, u32) = (30, 20);
+/// Likewise for the router itself.
+const ROUTER_LINES: (u64, u32) = (10, 5);
 
 /// Before conntrack (−200) and every DNAT (−100): what arrives is judged as it arrived.
 const PRIORITY_INBOUND: i32 = -300;
@@ -202,14 +209,7 @@ impl Builder<'_> {
             ),
         ];
         for (family, name) in Family::BOTH.into_iter().zip(BLOCKED) {
-            let content =
-                Content::Recorded { timeout_secs: BLOCKED_TIMEOUT_SECS, size: BLOCKED_SIZE };
-            self.sets.push(Set {
-                name: name.to_owned(),
-                key: key_of(family),
-                ranges: false,
-                content,
-            });
+            self.recorded(family, name, BLOCKED_TIMEOUT_SECS);
             rules.push(Rule {
                 verdict: None,
                 optional: true,
@@ -224,7 +224,18 @@ impl Builder<'_> {
             });
         }
         if p.log {
-            rules.push(log("fwd_log", "vpn-killswitch: refused forward: "));
+            for (family, name) in Family::BOTH.into_iter().zip(LOGGED) {
+                self.recorded(family, name, 60);
+                rules.push(Rule {
+                    matches: vec![Match::Family(family)],
+                    ..log(
+                        format!("fwd_log{}", family.digit()),
+                        "one line a minute for each client, 30 for all",
+                        vec![Action::OnceAMinute(family, name)],
+                        ("vpn-killswitch: refused forward: ", CLIENT_LINES),
+                    )
+                });
+            }
         }
         if p.reject {
             // Only to who really lives in a local network. To an uplink it would answer strangers, and
@@ -299,7 +310,12 @@ impl Builder<'_> {
         }
         if strict {
             if p.log {
-                rules.push(log("out_log", "vpn-killswitch: refused output: "));
+                rules.push(log(
+                    "out_log".to_owned(),
+                    "at most 10 lines a minute",
+                    vec![],
+                    ("vpn-killswitch: refused output: ", ROUTER_LINES),
+                ));
             }
             rules.push(rule(
                 "out_drop",
@@ -464,18 +480,28 @@ impl Builder<'_> {
         name
     }
 
+    /// A set of clients that the kernel fills.
+    fn recorded(&mut self, family: Family, name: &str, timeout_secs: u64) {
+        let content = Content::Recorded { timeout_secs, size: BLOCKED_SIZE };
+        let key = key_of(family);
+        self.sets.push(Set { name: name.to_owned(), key, ranges: false, content });
+    }
+
     fn timed(&mut self, name: &str, key: KeyType) {
         self.sets.push(Set { name: name.to_owned(), key, ranges: false, content: Content::Timed });
     }
 }
 
-fn log(id: &str, prefix: &'static str) -> Rule {
-    Rule {
-        verdict: None,
-        optional: true,
-        actions: vec![Action::Log { prefix, per_minute: 10 }],
-        ..rule(id, G11, "at most 10 lines a minute", vec![], Verdict::Drop)
-    }
+/// A rule that writes a line with this prefix, at that rate, if nothing of `before` holds it back.
+fn log(
+    id: String,
+    comment: &str,
+    mut before: Vec<Action>,
+    (prefix, (per_minute, burst)): (&'static str, (u64, u32)),
+) -> Rule {
+    before.push(Action::Log { prefix, per_minute, burst });
+    let rule = rule(id, G11, comment, vec![], Verdict::Drop);
+    Rule { verdict: None, optional: true, actions: before, ..rule }
 }
 
 fn rule(

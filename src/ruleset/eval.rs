@@ -137,7 +137,7 @@ fn run<'a>(
                 Action::SetMark(bit) => packet.mark |= bit,
                 Action::ClearMark(bit) => packet.mark &= !bit,
                 Action::SetConnMark(bit) => packet.conn_mark |= bit,
-                Action::Record(..) | Action::Log { .. } => {}
+                Action::Record(..) | Action::OnceAMinute(..) | Action::Log { .. } => {}
             }
         }
         if let Some(verdict) = rule.verdict {

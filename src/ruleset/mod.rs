@@ -186,12 +186,17 @@ pub enum Action {
     SetConnMark(u32),
     /// Adds the source address to a set that the kernel fills.
     Record(Family, &'static str),
+    /// Ends the rule here unless it is the source address's first packet within a minute, by a set that
+    /// the kernel fills. Also when the set is full.
+    OnceAMinute(Family, &'static str),
     /// Writes a line to the kernel's log.
     Log {
         /// What the line begins with.
         prefix: &'static str,
         /// Lines a minute at most.
         per_minute: u64,
+        /// Lines at once, before the rate counts.
+        burst: u32,
     },
 }
 

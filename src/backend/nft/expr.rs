@@ -119,6 +119,9 @@ pub enum Expr {
     Counter(String),
     /// Adds the register to a set or renews it, with a counter of its own.
     Record(String),
+    /// Adds the register to a set or renews it, and goes on at most once a minute for each element, by
+    /// a limit of its own.
+    OnceAMinute(String),
     /// Goes on at most so often.
     Limit {
         /// How often …
@@ -149,6 +152,9 @@ pub enum Expr {
 }
 
 impl Expr {
+    /// What [`Self::OnceAMinute`] keeps for each element.
+    const ONCE: Self = Self::Limit { rate: 1, unit_secs: 60, burst: 1 };
+
     /// Appends the expression as one element of a list.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let (name, fields) = self.fields();
@@ -200,20 +206,8 @@ impl Expr {
             Self::Counter(name) => {
                 ("objref", vec![(1, Word(OBJECT_COUNTER)), (2, Text(name.clone()))])
             }
-            Self::Record(set) => {
-                let mut counter = Vec::new();
-                string(&mut counter, EXPR_NAME, "counter");
-                nest(&mut counter, EXPR_DATA, |_| {});
-                (
-                    "dynset",
-                    vec![
-                        (1, Text(set.clone())),
-                        (3, Word(DYNSET_OP_UPDATE)),
-                        (4, Word(REGISTER)),
-                        (7, Nested(counter)),
-                    ],
-                )
-            }
+            Self::Record(set) => ("dynset", dynset(set, "counter", &[])),
+            Self::OnceAMinute(set) => ("dynset", dynset(set, "limit", &Self::ONCE.fields().1)),
             Self::Limit { rate, unit_secs, burst } => (
                 "limit",
                 vec![(1, Wide(*rate)), (2, Wide(*unit_secs)), (3, Word(*burst)), (4, Word(0))],
@@ -295,10 +289,13 @@ impl Expr {
             },
             "dynset" => {
                 register(4)?;
-                let counts = find_attr(data, 7).and_then(|e| text(e, EXPR_NAME));
-                let plain = word(data, 3)? == DYNSET_OP_UPDATE && word(data, 5).is_none();
-                (plain && counts.as_deref() == Some("counter"))
-                    .then(|| text(data, 1).map(Self::Record))??
+                (word(data, 3)? == DYNSET_OP_UPDATE && word(data, 5).is_none()).then_some(())?;
+                let (set, of_element) = (text(data, 1)?, find_attr(data, 7)?);
+                match text(of_element, EXPR_NAME)?.as_str() {
+                    "counter" => Self::Record(set),
+                    _ if Self::decode(of_element) == Self::ONCE => Self::OnceAMinute(set),
+                    _ => return None,
+                }
             }
             "limit" => {
                 let same = word(data, 4).unwrap_or(0) == 0 && word(data, 5).unwrap_or(0) == 0;
@@ -348,6 +345,7 @@ impl fmt::Display for Expr {
             Self::Lookup { set, negated } => write!(f, "{}in @{set}", not(negated)),
             Self::Counter(name) => write!(f, "count {name}"),
             Self::Record(set) => write!(f, "record in @{set}"),
+            Self::OnceAMinute(set) => write!(f, "once a minute by @{set}"),
             Self::Limit { rate, unit_secs, burst } => {
                 write!(f, "limit {rate} in {unit_secs} s burst {burst}")
             }
@@ -383,6 +381,21 @@ impl Field {
             Self::Nested(v) => nest(out, kind, |out| out.extend(v)),
         }
     }
+}
+
+/// The fields of a `dynset` that adds or renews, with an expression for each element.
+fn dynset(set: &str, name: &str, fields: &[(u16, Field)]) -> Vec<(u16, Field)> {
+    let mut of_element = Vec::new();
+    string(&mut of_element, EXPR_NAME, name);
+    nest(&mut of_element, EXPR_DATA, |out| {
+        fields.iter().for_each(|(kind, f)| f.encode(*kind, out))
+    });
+    vec![
+        (1, Field::Text(set.to_owned())),
+        (3, Field::Word(DYNSET_OP_UPDATE)),
+        (4, Field::Word(REGISTER)),
+        (7, Field::Nested(of_element)),
+    ]
 }
 
 fn word(attrs: &[u8], kind: u16) -> Option<u32> {
@@ -423,6 +436,7 @@ mod tests {
             Expr::Lookup { set: "x".into(), negated: true },
             Expr::Counter("fwd_drop".into()),
             Expr::Record("blocked4".into()),
+            Expr::OnceAMinute("logged4".into()),
             Expr::Limit { rate: 10, unit_secs: 60, burst: 5 },
             Expr::Log { prefix: "p: ".into(), level: 6 },
             Expr::Verdict(ACCEPT),

@@ -35,8 +35,6 @@ const TCP_SYN: u8 = 0x02;
 const CT_DIR_REPLY: u8 = 1;
 /// syslog's "info".
 const LOG_INFO: u32 = 6;
-/// Lines that the log may write at once before its rate counts.
-const LOG_BURST: u32 = 5;
 /// What nft accepts as a comment, less its final NUL (`NFTNL_UDATA_COMMENT_MAXLEN`).
 const COMMENT_MAX: usize = 127;
 
@@ -326,8 +324,11 @@ fn lower_action(action: &Action, out: &mut Vec<Expr>) {
         Action::Record(family, set) => {
             out.extend([address(*family, false), Expr::Record((*set).to_owned())]);
         }
-        Action::Log { prefix, per_minute } => out.extend([
-            Expr::Limit { rate: *per_minute, unit_secs: 60, burst: LOG_BURST },
+        Action::OnceAMinute(family, set) => {
+            out.extend([address(*family, false), Expr::OnceAMinute((*set).to_owned())]);
+        }
+        Action::Log { prefix, per_minute, burst } => out.extend([
+            Expr::Limit { rate: *per_minute, unit_secs: 60, burst: *burst },
             Expr::Log { prefix: (*prefix).to_owned(), level: LOG_INFO },
         ]),
     }

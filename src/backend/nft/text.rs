@@ -86,7 +86,6 @@ pub fn rule(rule: &Rule) -> String {
 }
 
 fn matched(condition: &Match, all: &[Match]) -> String {
-    let ip = |family: Family| if family == Family::V4 { "ip" } else { "ip6" };
     // nft spells ports with the protocol's name and adds the check of the protocol by itself.
     let transport = || match all
         .iter()
@@ -160,15 +159,23 @@ fn matched(condition: &Match, all: &[Match]) -> String {
     }
 }
 
+fn ip(family: Family) -> &'static str {
+    if family == Family::V4 { "ip" } else { "ip6" }
+}
+
 fn action(action: &Action) -> String {
     match action {
         Action::SetMark(bit) => format!("meta mark set meta mark | {bit:#010x}"),
         Action::ClearMark(bit) => format!("meta mark set meta mark & {:#010x}", !bit),
         Action::SetConnMark(bit) => format!("ct mark set ct mark | {bit:#010x}"),
-        Action::Record(Family::V4, set) => format!("update @{set} {{ ip saddr counter }}"),
-        Action::Record(Family::V6, set) => format!("update @{set} {{ ip6 saddr counter }}"),
-        Action::Log { prefix, per_minute } => format!(
-            "limit rate {per_minute}/minute burst 5 packets log prefix \"{prefix}\" level info"
+        Action::Record(family, set) => {
+            format!("update @{set} {{ {} saddr counter }}", ip(*family))
+        }
+        Action::OnceAMinute(family, set) => {
+            format!("update @{set} {{ {} saddr limit rate 1/minute burst 1 packets }}", ip(*family))
+        }
+        Action::Log { prefix, per_minute, burst } => format!(
+            "limit rate {per_minute}/minute burst {burst} packets log prefix \"{prefix}\" level info"
         ),
     }
 }
