@@ -135,7 +135,7 @@ impl Control {
         }
         let closed = ruleset::build(&Policy::closed());
         let netfilter = Nft::open().and_then(|mut nft| nft.apply(&closed));
-        let routing = routing::kernel::apply(Some(&Policy::closed()));
+        let routing = routing::kernel::apply(Some(&Policy::closed()), None);
         let what = match (netfilter, routing) {
             (Err(e), Err(_)) => format!("and the router could not be closed: {e}"),
             _ => "nothing is forwarded until this is mended".to_owned(),
@@ -192,7 +192,7 @@ impl Control {
             ))
         })?;
         let removed = nft.remove()?;
-        let routing = routed(None)?;
+        let routing = routed(None, None)?;
         Ok(removed || !routing.changes.is_empty())
     }
 
@@ -211,10 +211,11 @@ impl Control {
                 self.config_path().display()
             )]));
         }
-        let (policy, _) = self.derive(&config)?;
+        let observed = self.observe(&config)?;
+        let (policy, _) = self.derive(&config, &observed)?;
         let targets = match client {
             Some(client) => vec![client],
-            None => pause::networks(&policy, &self.observe(&config)?.links),
+            None => pause::networks(&policy, &observed.links),
         };
         if targets.is_empty() {
             return Err(Error::Failed("none of the local networks exists now".to_owned()));
@@ -242,9 +243,11 @@ impl Control {
         }
         // G7, as far as the configuration can be read: the rules refuse in any case.
         if !ended.is_empty() {
-            let policy = self.read_config().and_then(|text| self.derive(&self.parse(&text)?));
-            if let Ok((policy, _)) = policy {
-                let _ = cut(&policy, &mut nft);
+            let config = self.read_config().and_then(|text| self.parse(&text));
+            let seen = config.and_then(|config| Ok((self.observe(&config)?, config)));
+            let policy = seen.and_then(|(seen, config)| Ok((self.derive(&config, &seen)?.0, seen)));
+            if let Ok((policy, observed)) = policy {
+                let _ = cut(&policy, &observed, &mut nft);
             }
         }
         ended.sort();
@@ -281,7 +284,7 @@ impl Control {
             .map(ruleset::build);
         let mut kernel = read_back(wanted.as_ref())?;
         let in_force = policy.as_ref().filter(|_| wanted.is_some());
-        let routing = routing::kernel::check(in_force)
+        let routing = routing::kernel::check(in_force, &observed)
             .map_err(|e| Error::Failed(format!("cannot read the routing rules: {e}")))?;
         kernel.routing.installed = !routing.installed.rules.is_empty();
         // Without a policy there is nothing to compare with.
@@ -300,7 +303,7 @@ impl Control {
     /// See [`Error`].
     pub fn plan(&self) -> Result<(Ruleset, Vec<Warning>), Error> {
         let config = self.parse(&self.read_config()?)?;
-        let (policy, warnings) = self.derive(&config)?;
+        let (policy, warnings) = self.derive(&config, &self.observe(&config)?)?;
         Ok((ruleset::build(&policy), warnings))
     }
 
@@ -308,22 +311,23 @@ impl Control {
         if !config.enabled {
             let mut nft = Nft::open()?;
             let removed = nft.remove()?;
-            let mut changes = routed(None)?.changes;
+            let mut changes = routed(None, None)?.changes;
             changes.extend(removed.then(|| "the table was removed".to_owned()));
             return Ok(Outcome { changes, kernel: Some(nft), ..Outcome::default() });
         }
-        let (policy, warnings) = self.derive(config)?;
+        let observed = self.observe(config)?;
+        let (policy, warnings) = self.derive(config, &observed)?;
         // Both layers are tried whatever becomes of the other: either closes alone.
         let netfilter = Nft::open().and_then(|mut nft| {
             let applied = nft.apply(&ruleset::build(&policy))?;
             Ok((applied, nft))
         });
-        let routing = routed(Some(&policy));
+        let routing = routed(Some(&policy), Some(&observed));
         let (Applied { mut changes, mut unavailable, narrower }, mut nft) = netfilter?;
         let routing = routing?;
         changes.extend(routing.changes);
         if narrower {
-            match cut(&policy, &mut nft) {
+            match cut(&policy, &observed, &mut nft) {
                 Ok(0) => {}
                 Ok(n) => changes.push(format!("connections that were cut: {n}")),
                 Err(why) => unavailable.push(why),
@@ -339,9 +343,12 @@ impl Control {
         })
     }
 
-    fn derive(&self, config: &Config) -> Result<(Policy, Vec<Warning>), Error> {
-        let observed = self.observe(config)?;
-        policy::derive(config, &observed).map_err(|errors| {
+    fn derive(
+        &self,
+        config: &Config,
+        observed: &Observed,
+    ) -> Result<(Policy, Vec<Warning>), Error> {
+        policy::derive(config, observed).map_err(|errors| {
             let file = self.config_path();
             Error::Config(errors.iter().map(|e| format!("{}: {e}", file.display())).collect())
         })
@@ -427,13 +434,17 @@ fn says_off(text: &[u8]) -> bool {
 }
 
 /// Makes the routing layer agree.
-fn routed(policy: Option<&Policy>) -> Result<routing::kernel::Applied, Error> {
-    routing::kernel::apply(policy).map_err(|e| Error::Failed(format!("the routing layer: {e}")))
+fn routed(
+    policy: Option<&Policy>,
+    observed: Option<&Observed>,
+) -> Result<routing::kernel::Applied, Error> {
+    routing::kernel::apply(policy, observed)
+        .map_err(|e| Error::Failed(format!("the routing layer: {e}")))
 }
 
 /// G7: removes the connections that the rules refuse now; how many these were. The rules refuse their
 /// packets in any case, so that what fails here is a note.
-fn cut(policy: &Policy, nft: &mut Nft) -> Result<usize, String> {
+fn cut(policy: &Policy, observed: &Observed, nft: &mut Nft) -> Result<usize, String> {
     let failed =
         |e: &dyn fmt::Display| format!("removing the connections that were there before: {e}");
     let mut rules = ruleset::build(policy);
@@ -441,7 +452,8 @@ fn cut(policy: &Policy, nft: &mut Nft) -> Result<usize, String> {
         let elements = nft.elements(&set.name).map_err(|e| failed(&e))?;
         set.fill(elements.into_iter().map(|e| e.key));
     }
-    let cut = conntrack::kernel::cut(nft.socket(), policy, &rules).map_err(|e| failed(&e))?;
+    let cut = conntrack::kernel::cut(nft.socket(), policy, &rules, &observed.links)
+        .map_err(|e| failed(&e))?;
     match cut.why {
         Some(why) if cut.kept > 0 => {
             Err(format!("{} connections from before could not be removed: {why}", cut.kept))

@@ -9,8 +9,8 @@ use netlink_bindings::utils::find_attr;
 
 use super::{Entry, Oracle, Question, Tuple, Way, World, doomed};
 use crate::netlink::attr::{bytes, nest};
-use crate::netlink::{Request, Socket};
-use crate::observe::{self, Link};
+use crate::netlink::{Request, Socket, again};
+use crate::observe::Link;
 use crate::policy::Policy;
 use crate::ruleset::Ruleset;
 use crate::types::Mac;
@@ -78,37 +78,39 @@ pub struct Cut {
 
 /// Removes the connections that the rules refuse now.
 /// `socket` is the one that the rules were sent by: closing another would wait for what the transaction
-/// deleted.
+/// deleted. `links` are the devices as they were seen for the rules.
 ///
 /// # Errors
 /// What the kernel said when it was to list them; `EINVAL` or `EPROTONOSUPPORT` without ctnetlink.
-pub fn cut(socket: &mut Socket, policy: &Policy, rules: &Ruleset) -> io::Result<Cut> {
+pub fn cut(
+    socket: &mut Socket,
+    policy: &Policy,
+    rules: &Ruleset,
+    links: &[Link],
+) -> io::Result<Cut> {
     // Walking an empty table takes milliseconds all the same: the kernel looks into every bucket.
     if std::fs::read_to_string(COUNT).is_ok_and(|count| count.trim() == "0") {
         return Ok(Cut::default());
     }
-    let links = observe::look()?.links;
-    let mut kernel = Kernel::open(policy, &links)?;
-    let world = World { policy, rules, links: &links };
+    let mut kernel = Kernel::open(policy, links)?;
+    let world = World { policy, rules, links };
     let mut cut = Cut::default();
     for _ in 0..ROUNDS {
-        let mut found: Vec<Request> = Vec::new();
         let list = Request::list(GET, vec![0; NFGENMSG]);
-        let listed = socket.request(&list, |reply| {
-            // What does not fit is found again by the next listing.
-            if found.len() < AT_ONCE
-                && let Some(entry) = decode(reply)
-                && doomed(&entry, &world, &mut kernel)
-            {
-                found.extend(deletion(reply));
-            }
-            Ok(())
-        });
-        match listed {
-            // What was listed until then is right all the same.
-            Err(refusal) if refusal.is(libc::EINTR) => {}
-            other => other.map_err(io::Error::from)?,
-        }
+        let found = again(|| {
+            let mut found: Vec<Request> = Vec::new();
+            socket.request(&list, |reply| {
+                // What does not fit is found again by the next listing.
+                if found.len() < AT_ONCE
+                    && let Some(entry) = decode(reply)
+                    && doomed(&entry, &world, &mut kernel)
+                {
+                    found.extend(deletion(reply));
+                }
+                Ok(())
+            })?;
+            Ok(found)
+        })?;
         let (before, full) = (cut.removed, found.len() == AT_ONCE);
         cut.kept = 0;
         for request in found {
@@ -198,17 +200,14 @@ impl<'a> Kernel<'a> {
         let mut macs = HashMap::new();
         if policy.exempts.iter().any(|e| !e.src_mac.is_empty()) {
             let list = Request::list(GETNEIGH, vec![0; NDMSG]);
-            let listed = socket.request(&list, |reply| {
-                let attrs = reply.get(NDMSG..).unwrap_or_default();
-                let mac = find_attr(attrs, NDA_LLADDR).and_then(|m| m.try_into().ok());
-                macs.extend(addr(attrs, NDA_DST).zip(mac.map(Mac)));
-                Ok(())
-            });
-            match listed {
-                // A client that is not found is one that opens a new connection.
-                Err(refusal) if refusal.is(libc::EINTR) => {}
-                other => other.map_err(io::Error::from)?,
-            }
+            again(|| {
+                socket.request(&list, |reply| {
+                    let attrs = reply.get(NDMSG..).unwrap_or_default();
+                    let mac = find_attr(attrs, NDA_LLADDR).and_then(|m| m.try_into().ok());
+                    macs.extend(addr(attrs, NDA_DST).zip(mac.map(Mac)));
+                    Ok(())
+                })
+            })?;
         }
         Ok(Self { socket, links, ways: HashMap::new(), macs })
     }

@@ -27,6 +27,9 @@ const BUFFER_BYTES: libc::c_int = 8 << 20;
 /// First guess for the size of one datagram from the kernel; grows when one is larger.
 const DATAGRAM_BYTES: usize = 32 << 10;
 
+/// How often an interrupted listing is asked for again.
+const ATTEMPTS: usize = 16;
+
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// A message that the kernel refused.
@@ -139,7 +142,7 @@ impl Socket {
     /// Sends one request and gives the payload of every reply to `each`.
     ///
     /// # Errors
-    /// The kernel's refusal; `EINTR` when what was listed changed meanwhile (ask again); what `each`
+    /// The kernel's refusal; `EINTR` when what was listed changed meanwhile (see [`again`]); what `each`
     /// returned.
     pub fn request(
         &mut self,
@@ -365,6 +368,20 @@ pub fn wait(sockets: &[&Socket], patience: Option<std::time::Duration>) -> io::R
         }
     }
     Ok(())
+}
+
+/// Asks again when what is listed changed meanwhile (`EINTR`).
+///
+/// # Errors
+/// Any other refusal, or that it never stopped changing.
+pub fn again<T>(mut ask: impl FnMut() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    for _ in 1..ATTEMPTS {
+        match ask() {
+            Err(refusal) if refusal.is(libc::EINTR) => {}
+            other => return other,
+        }
+    }
+    ask()
 }
 
 /// What is asked of the kernel.

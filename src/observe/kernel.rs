@@ -11,7 +11,7 @@ use netlink_bindings::traits::NetlinkRequest;
 use netlink_bindings::utils::find_attr;
 
 use super::{Link, SINK, SINK_TABLE, Sink};
-use crate::netlink::{Refusal, Request, Socket};
+use crate::netlink::{Refusal, Request, Socket, again};
 
 /// `IFF_UP`, `IFF_LOOPBACK` and `IFF_LOWER_UP` (linux/if.h).
 const IFF_UP: u32 = 1;
@@ -31,9 +31,6 @@ const IFLA_INFO_KIND: u16 = 1;
 /// Bytes of a `struct rtnexthop` before its attributes; its device's index is at byte 4.
 const NEXTHOP: usize = 8;
 
-/// How often an interrupted listing is asked for again.
-const ATTEMPTS: usize = 8;
-
 /// What the kernel told.
 pub struct Seen {
     /// All devices but the loopback and the sink, with their addresses, by name.
@@ -52,13 +49,7 @@ pub struct Seen {
 /// What the kernel said.
 pub fn look() -> io::Result<Seen> {
     let mut socket = Socket::open(0)?;
-    for _ in 1..ATTEMPTS {
-        match read(&mut socket) {
-            Err(refusal) if refusal.is(libc::EINTR) => {}
-            other => return other.map_err(io::Error::from),
-        }
-    }
-    read(&mut socket).map_err(io::Error::from)
+    Ok(again(|| read(&mut socket))?)
 }
 
 fn read(socket: &mut Socket) -> Result<Seen, Refusal> {

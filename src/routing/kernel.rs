@@ -7,8 +7,8 @@ use netlink_bindings::rt_rule::{FibRuleAttrs, FibRuleHdr};
 
 use super::{Does, Installed, PROTOCOL, Rule, Step, plan};
 use crate::netlink::attr::{bytes, nest};
-use crate::netlink::{Refusal, Request, Socket, flag};
-use crate::observe::{self, SINK, SINK_TABLE};
+use crate::netlink::{Refusal, Request, Socket, again, flag};
+use crate::observe::{self, Link, Observed, SINK, SINK_TABLE, Sink};
 use crate::policy::Policy;
 use crate::types::Family;
 
@@ -74,14 +74,18 @@ pub struct Readback {
 ///
 /// # Errors
 /// What the kernel said.
-pub fn check(policy: Option<&Policy>) -> io::Result<Readback> {
-    check_with(&mut Socket::open(0)?, policy)
+pub fn check(policy: Option<&Policy>, seen: &Observed) -> io::Result<Readback> {
+    compare(&mut Socket::open(0)?, policy, &seen.links, seen.sink)
 }
 
-fn check_with(socket: &mut Socket, policy: Option<&Policy>) -> io::Result<Readback> {
-    let seen = observe::look()?;
+fn compare(
+    socket: &mut Socket,
+    policy: Option<&Policy>,
+    links: &[Link],
+    sink: Sink,
+) -> io::Result<Readback> {
     let installed = read(socket)?;
-    let mut steps = plan(policy, &seen.links, seen.sink, &installed);
+    let mut steps = plan(policy, links, sink, &installed);
     // Where the kernel has no IPv6 there is none to refuse.
     if !Path::new("/proc/sys/net/ipv6").exists() {
         steps.retain(|s| {
@@ -95,15 +99,22 @@ fn check_with(socket: &mut Socket, policy: Option<&Policy>) -> io::Result<Readba
 }
 
 /// Makes the kernel agree, and looks until it does. What the kernel refuses is left out and named.
+/// Devices are looked at but for the first time, if they were `seen` just now.
 ///
 /// # Errors
 /// What the kernel said to a question, or that it does not come to rest.
-pub fn apply(policy: Option<&Policy>) -> io::Result<Applied> {
+pub fn apply(policy: Option<&Policy>, mut seen: Option<&Observed>) -> io::Result<Applied> {
     let mut socket = Socket::open(0)?;
     let mut applied = Applied::default();
     let mut refused: Vec<Step> = Vec::new();
     for _ in 0..ROUNDS {
-        let mut steps = check_with(&mut socket, policy)?.steps;
+        let mut steps = match seen.take() {
+            Some(seen) => compare(&mut socket, policy, &seen.links, seen.sink)?.steps,
+            None => {
+                let seen = observe::look()?;
+                compare(&mut socket, policy, &seen.links, seen.sink)?.steps
+            }
+        };
         steps.retain(|s| !refused.contains(s));
         if steps.is_empty() {
             return Ok(applied);
@@ -123,10 +134,10 @@ pub fn apply(policy: Option<&Policy>) -> io::Result<Applied> {
 
 /// Our rules, of both families, in their order.
 fn read(socket: &mut Socket) -> io::Result<Installed> {
-    let mut installed = Installed::default();
     let request = Request::list(GETRULE, vec![0; FibRuleHdr::len()]);
-    socket
-        .request(&request, |reply| {
+    let read = again(|| {
+        let mut installed = Installed::default();
+        socket.request(&request, |reply| {
             match decode(reply)? {
                 Some((family, priority, None))
                     if priority < PRIORITY_MAIN
@@ -140,9 +151,10 @@ fn read(socket: &mut Socket) -> io::Result<Installed> {
                 _ => {}
             }
             Ok(())
-        })
-        .map_err(io::Error::from)?;
-    Ok(installed)
+        })?;
+        Ok(installed)
+    });
+    Ok(read?)
 }
 
 /// Does one step. A rule that is there already, or is gone already, is as wanted.

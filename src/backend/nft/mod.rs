@@ -16,7 +16,7 @@ use std::io;
 
 pub use diff::{Change, diff};
 
-use crate::netlink::{Refusal, Socket};
+use crate::netlink::{Refusal, Socket, again};
 use crate::ruleset::{Key, Ruleset, TABLE};
 use table::{Table, lower};
 
@@ -296,7 +296,7 @@ impl Nft {
     /// # Errors
     /// [`Error::Read`].
     pub fn counters(&mut self) -> Result<Vec<read::Counter>, Error> {
-        retried(|| read::counters(&mut self.socket))
+        again(|| read::counters(&mut self.socket)).map_err(|r| Error::Read(r.into()))
     }
 
     /// The elements of one of our sets; none when it does not exist.
@@ -304,10 +304,10 @@ impl Nft {
     /// # Errors
     /// [`Error::Read`].
     pub fn elements(&mut self, set: &str) -> Result<Vec<read::Element>, Error> {
-        retried(|| match read::elements(&mut self.socket, set) {
+        match again(|| read::elements(&mut self.socket, set)) {
             Err(r) if r.is(libc::ENOENT) => Ok(Vec::new()),
-            other => other,
-        })
+            other => other.map_err(|r| Error::Read(r.into())),
+        }
     }
 
     fn send(&mut self, changes: &[Change], generation: u32) -> Result<(), Failure> {
@@ -356,17 +356,6 @@ impl Failure {
 
 fn unusable(refusal: Refusal) -> Error {
     Error::Unusable(refusal.into())
-}
-
-/// Asks again when what was listed changed meanwhile.
-fn retried<T>(mut ask: impl FnMut() -> Result<T, Refusal>) -> Result<T, Error> {
-    for _ in 1..ATTEMPTS {
-        match ask() {
-            Err(r) if r.is(libc::EINTR) => {}
-            other => return other.map_err(|r| Error::Read(r.into())),
-        }
-    }
-    ask().map_err(|r| Error::Read(r.into()))
 }
 
 /// Takes a rule that the kernel cannot do out of what is wanted. Its counter and set stay: they do
