@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::backend::nft::{self, Applied, Change, Nft, read::Element};
 use crate::config::{self, Config, ConfigError, edit, edit::EditError, uci};
-use crate::conntrack;
+use crate::conntrack::{self, Way};
 use crate::lock;
 use crate::observe::Observed;
 use crate::pause::{self, Target};
@@ -214,7 +214,10 @@ impl Control {
         let observed = self.observe(&config)?;
         let (policy, _) = self.derive(&config, &observed)?;
         let targets = match client {
-            Some(client) => vec![client],
+            Some(client) => {
+                refuse_stranger(&client, &policy, &observed)?;
+                vec![client]
+            }
             None => pause::networks(&policy, &observed.links),
         };
         if targets.is_empty() {
@@ -460,6 +463,23 @@ fn cut(policy: &Policy, observed: &Observed, nft: &mut Nft) -> Result<usize, Str
         }
         _ => Ok(cut.removed),
     }
+}
+
+/// A pause for an address that is no client's would open nothing, or not for whom it was meant.
+fn refuse_stranger(client: &Target, policy: &Policy, observed: &Observed) -> Result<(), Error> {
+    let Some(addr) = client.addr() else { return Ok(()) };
+    let way = conntrack::kernel::way_to(addr, &observed.links)
+        .map_err(|e| Error::Failed(format!("cannot ask for the way to {addr}: {e}")))?;
+    let why = match way {
+        Way::Device(device) if policy.is_local(&device) => return Ok(()),
+        Way::Device(device) => format!("the way to it leads over {device}"),
+        Way::Here => "it is an address of the router itself, or of a whole network".to_owned(),
+        Way::Nowhere => "there is no way to it".to_owned(),
+    };
+    Err(Error::Config(vec![format!(
+        "{addr} is no client in a local network: {why}. Name the address that the client has there, \
+         or pause all local networks, without --client"
+    )]))
 }
 
 /// Reads a file that may be anything.

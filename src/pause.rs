@@ -30,17 +30,22 @@ pub struct Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, ..] = self.key;
-        if self.set == PAUSED_DEVICES {
-            return f.write_str(String::from_utf8_lossy(&self.key).trim_end_matches('\0'));
+        match self.addr() {
+            Some(addr) => addr.fmt(f),
+            None => f.write_str(String::from_utf8_lossy(&self.key).trim_end_matches('\0')),
         }
-        let v4 = PAUSED.first() == Some(&self.set);
-        let addr: IpAddr = if v4 { [a, b, c, d].into() } else { self.key.into() };
-        addr.fmt(f)
     }
 }
 
 impl Target {
+    /// The client's address; `None` for a network.
+    pub fn addr(&self) -> Option<IpAddr> {
+        let [a, b, c, d, ..] = self.key;
+        let v4 = PAUSED.first() == Some(&self.set);
+        let addr = if v4 { [a, b, c, d].into() } else { self.key.into() };
+        (self.set != PAUSED_DEVICES).then_some(addr)
+    }
+
     /// A client.
     pub fn client(addr: IpAddr) -> Self {
         let [v4, v6] = PAUSED;

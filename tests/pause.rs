@@ -372,6 +372,7 @@ fn status_tells_of_pauses() -> Res<()> {
 #[test]
 fn what_is_asked_for_wrongly_opens_nothing() -> Res<()> {
     let scene = Scene::new(Layers::Both)?;
+    let stranger = internet()[0].to_string();
     for (args, says) in [
         (&["pause"][..], "needs a duration"),
         (&["pause", "10"], "write 90s, 10m or 2h"),
@@ -381,6 +382,12 @@ fn what_is_asked_for_wrongly_opens_nothing() -> Res<()> {
         (&["pause", "10m", "--client"], "missing argument"),
         (&["pause", "10m", "--client", "192.168.1.0/24"], "one client's"),
         (&["pause", "10m", "--client", "224.0.0.1"], "a group's"),
+        (&["pause", "10m", "--client", "192.168.1.1"], "an address of the router itself"),
+        (&["pause", "10m", "--client", "192.168.1.255"], "an address of the router itself"),
+        (&["pause", "10m", "--client", "2001:db8:1:1::1"], "an address of the router itself"),
+        (&["pause", "10m", "--client", &stranger], "leads over wan0"),
+        (&["pause", "10m", "--client", "2001:db8:80::80"], "leads over wan0"),
+        (&["pause", "10m", "--client", "192.168.3.2"], "leads over br-iot"),
         (&["resume", "10m"], "unexpected argument"),
         (&["resume", "--client", "br-lan"], "one client's"),
         (&["apply", "--client", "192.168.1.2"], "invalid option"),

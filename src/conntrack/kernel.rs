@@ -186,6 +186,16 @@ fn deletion(reply: &[u8]) -> Option<Request> {
     Some(Request { kind: DELETE, flags: 0, payload })
 }
 
+/// Where the router itself would send a packet for this address.
+///
+/// # Errors
+/// What the kernel said.
+pub fn way_to(dest: IpAddr, links: &[Link]) -> io::Result<Way> {
+    let socket = Socket::open(ROUTE)?;
+    let mut kernel = Kernel { socket, links, ways: HashMap::new(), macs: HashMap::new() };
+    Ok(kernel.ask(&Question { dest, source: None, from: 0, mark: 0 }))
+}
+
 /// Answers from the kernel's routing and neighbour tables.
 struct Kernel<'a> {
     socket: Socket,
