@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use netlink_bindings::utils::find_attr;
@@ -55,7 +56,8 @@ pub fn run(control: &Control) -> io::Result<()> {
     let mut guard = Guard::new(control)?;
     loop {
         let failed = guard.repair();
-        wait(&[&guard.nftables, &guard.route], failed.then_some(RETRY))?;
+        let sockets = [&guard.nftables, &guard.route].map(|s| (s.as_fd(), libc::POLLIN));
+        wait(sockets, failed.then_some(RETRY))?;
         guard.listen()?;
     }
 }

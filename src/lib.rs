@@ -18,6 +18,7 @@ pub mod netlink;
 pub mod observe;
 pub mod pause;
 pub mod policy;
+pub mod resolve;
 pub mod routing;
 pub mod ruleset;
 pub mod status;

@@ -9,7 +9,7 @@ pub mod attr;
 mod batch;
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use netlink_bindings::utils::find_attr;
 
@@ -78,6 +78,12 @@ pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
     buffer: Vec<u8>,
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Socket {
@@ -349,18 +355,23 @@ impl Socket {
     }
 }
 
-/// Waits until one of `sockets` has something, or for `patience` at most.
+/// Waits until one of `fds` has one of its events (`POLLIN`, `POLLOUT`), or for `patience` at most.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn wait(sockets: &[&Socket], patience: Option<std::time::Duration>) -> io::Result<()> {
-    let mut set: Vec<libc::pollfd> = sockets
-        .iter()
-        .map(|s| libc::pollfd { fd: s.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 })
-        .collect();
+pub fn wait<'a>(
+    fds: impl IntoIterator<Item = (BorrowedFd<'a>, libc::c_short)>,
+    patience: Option<std::time::Duration>,
+) -> io::Result<()> {
+    let pollfd =
+        |(fd, events): (BorrowedFd<'a>, _)| libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    let mut set: Vec<libc::pollfd> = fds.into_iter().map(pollfd).collect();
     let count = libc::nfds_t::try_from(set.len()).map_err(io::Error::other)?;
-    let millis = patience.map_or(-1, |p| i32::try_from(p.as_millis()).unwrap_or(i32::MAX));
-    // SAFETY: `set` is `count` pollfds, and lives and is not otherwise used for the whole call.
+    // Rounded up: who wakes just before a deadline would only wait again.
+    let millis = patience
+        .map_or(-1, |p| i32::try_from(p.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
+    // SAFETY: `set` is `count` pollfds, and lives and is not otherwise used for the whole call; its
+    // descriptors are borrowed, so they are open.
     if unsafe { libc::poll(set.as_mut_ptr(), count, millis) } < 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -159,7 +160,7 @@ pub fn settle(notices: &mut Socket, quiet: Duration) -> Res<u32> {
         let before = count;
         let waited = Instant::now();
         while waited.elapsed() < quiet && count == before {
-            wait(&[&*notices], Some(quiet.saturating_sub(waited.elapsed())))?;
+            wait([(notices.as_fd(), libc::POLLIN)], Some(quiet.saturating_sub(waited.elapsed())))?;
             notices.drain(|_, _| count += 1)?;
         }
         if count == before {
