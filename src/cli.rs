@@ -10,6 +10,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use crate::backend::nft::text;
 use crate::control::{Control, Error, Outcome};
 use crate::guard;
+use crate::hotplug;
 use crate::pause::{self, Target};
 use crate::status::Posture;
 
@@ -23,7 +24,7 @@ struct Command {
     summary: &'static str,
 }
 
-const COMMANDS: [Command; 9] = [
+const COMMANDS: [Command; 10] = [
     Command {
         name: "apply",
         arguments: " [--boot]",
@@ -59,6 +60,11 @@ const COMMANDS: [Command; 9] = [
         name: "guard",
         arguments: "",
         summary: "stay, and repair what others change; for the service supervisor",
+    },
+    Command {
+        name: "hotplug",
+        arguments: "",
+        summary: "follow a change of interfaces or devices; for the system's hooks",
     },
     Command {
         name: "show",
@@ -138,6 +144,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         "guard" => guard::run(&control)
             .map(|()| 0)
             .map_err(|e| Error::Failed(format!("cannot listen to the kernel: {e}"))),
+        "hotplug" => hotplug::run(&control, &hotplug::Event::from_environment()).map(|()| 0),
         "show" => show(&control, request.backend.as_deref()),
         other => return usage(&format!("unknown command '{other}'")),
     };

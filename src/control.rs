@@ -98,6 +98,24 @@ impl Control {
     /// See [`Error`].
     pub fn repair(&self, last_good: &mut Option<Config>) -> Result<Outcome, Error> {
         let _lock = self.lock()?;
+        self.repair_alone(last_good)
+    }
+
+    /// A hook's repair. `None` when there is nothing to do: protection is off, or another hook is about
+    /// to do it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn hook(&self) -> Result<Option<Outcome>, Error> {
+        // Where protection is off, an event costs the reading of a file.
+        if !self.parse(&self.read_config()?)?.enabled {
+            return Ok(None);
+        }
+        let lock = lock::acquire_for_all(&self.root).map_err(|e| self.no_lock(&e))?;
+        lock.map(|_lock| self.repair_alone(&mut None)).transpose()
+    }
+
+    fn repair_alone(&self, last_good: &mut Option<Config>) -> Result<Outcome, Error> {
         match self.read_config().and_then(|text| self.parse(&text)) {
             Ok(config) => {
                 let config = last_good.insert(config);
@@ -379,11 +397,15 @@ impl Control {
     }
 
     fn lock(&self) -> Result<lock::Lock, Error> {
-        lock::acquire(&self.root).map_err(|e| match e.kind() {
+        lock::acquire(&self.root).map_err(|e| self.no_lock(&e))
+    }
+
+    fn no_lock(&self, error: &io::Error) -> Error {
+        Error::Failed(match error.kind() {
             io::ErrorKind::WouldBlock => {
-                Error::Failed("another vpn-killswitch is at work and does not end".to_owned())
+                "another vpn-killswitch is at work and does not end".to_owned()
             }
-            _ => Error::Failed(format!("cannot lock below {}: {e}", self.root.display())),
+            _ => format!("cannot lock below {}: {error}", self.root.display()),
         })
     }
 

@@ -12,6 +12,7 @@ pub mod config;
 pub mod conntrack;
 pub mod control;
 pub mod guard;
+pub mod hotplug;
 pub mod lock;
 pub mod log;
 pub mod netlink;

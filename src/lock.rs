@@ -12,8 +12,12 @@ use std::time::{Duration, Instant};
 
 /// The lock file, below the root directory; on a router it is in memory.
 const PATH: &str = "var/run/vpn-killswitch.lock";
+/// Held by the one hook that waits for the lock.
+const NEXT: &str = "var/run/vpn-killswitch.next";
 /// Longer than many applies in a row take; whoever holds the lock longer hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Nobody may hold up the system's hooks for long.
+const PATIENCE_HOOK: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Holds the lock until it is dropped.
@@ -27,8 +31,28 @@ pub struct Lock {
 /// # Errors
 /// `WouldBlock` when another process keeps it; otherwise why there is nothing to lock.
 pub fn acquire(root: &Path) -> io::Result<Lock> {
-    let file = open(root)?;
-    let deadline = Instant::now() + PATIENCE;
+    take(open(root)?, PATIENCE)
+}
+
+/// Waits for the lock as a hook: of those that come while another one is waiting, none waits. That one
+/// looks at the system only when it has the lock, so it sees what the others were called for.
+///
+/// # Errors
+/// As [`acquire`], but sooner. `None`: another hook does the work.
+pub fn acquire_for_all(root: &Path) -> io::Result<Option<Lock>> {
+    // Without a place for that file every hook waits.
+    let next = match file(root, NEXT).map(|file| take(file, Duration::ZERO)) {
+        Ok(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+        other => other.ok(),
+    };
+    let lock = take(open(root)?, PATIENCE_HOOK)?;
+    // From here on, what happens may be seen too late: the next hook has to wait for its turn.
+    drop(next);
+    Ok(Some(lock))
+}
+
+fn take(file: File, patience: Duration) -> io::Result<Lock> {
+    let deadline = Instant::now() + patience;
     loop {
         // SAFETY: flock(2) takes no pointers, and `file` is open.
         if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
@@ -44,25 +68,27 @@ pub fn acquire(root: &Path) -> io::Result<Lock> {
 }
 
 fn open(root: &Path) -> io::Result<File> {
-    let path = root.join(PATH);
+    file(root, PATH)
+        // Full or read-only: protection must not wait for disk space. A folder can be locked too.
+        .or_else(|_| File::open(root.join("etc/config")))
+        .or_else(|_| File::open(root))
+}
+
+fn file(root: &Path, path: &str) -> io::Result<File> {
+    let path = root.join(path);
     if let Some(folder) = path.parent() {
         // If this fails, so does the next step, and that is the error to act on.
         let _ = fs::create_dir_all(folder);
     }
     // Nobody else may open it, or they could hold the lock and keep the rules from being repaired.
-    let made = OpenOptions::new()
+    OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
         // A FIFO in its place would make us wait for a reader.
         .custom_flags(libc::O_NONBLOCK)
-        .open(&path);
-    match made {
-        Ok(file) => Ok(file),
-        // Full or read-only: protection must not wait for disk space. A folder can be locked too.
-        Err(_) => File::open(root.join("etc/config")).or_else(|_| File::open(root)),
-    }
+        .open(&path)
 }
 
 #[cfg(test)]
@@ -83,12 +109,36 @@ mod tests {
     }
 
     #[test]
+    fn of_many_hooks_one_waits_and_the_next_to_come_waits_for_it() {
+        let root = std::env::temp_dir().join(format!("vpn-killswitch-next-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        let working = acquire(&root).unwrap();
+        let root2 = root.clone();
+        let waiting = std::thread::spawn(move || acquire_for_all(&root2));
+        let held = || {
+            let next = file(&root, NEXT).map(|next| take(next, Duration::ZERO));
+            matches!(next, Ok(Err(e)) if e.kind() == io::ErrorKind::WouldBlock)
+        };
+        while !held() {
+            std::thread::sleep(PAUSE);
+        }
+        assert!(acquire_for_all(&root).unwrap().is_none());
+        drop(working);
+        let working = waiting.join().unwrap().unwrap();
+        assert!(working.is_some() && !held());
+        drop(working);
+        assert!(acquire_for_all(&root).unwrap().is_some());
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
     fn without_a_place_for_a_file_a_folder_is_locked() {
         let root =
             std::env::temp_dir().join(format!("vpn-killswitch-lockdir-{}", std::process::id()));
         fs::create_dir_all(root.join("etc/config")).unwrap();
         fs::write(root.join("var"), "in the way").unwrap();
         assert!(acquire(&root).is_ok());
+        assert!(acquire_for_all(&root).is_ok_and(|lock| lock.is_some()));
         fs::remove_dir_all(&root).unwrap();
     }
 }

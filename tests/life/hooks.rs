@@ -39,18 +39,33 @@ fn processes(router: &Ns) -> Res<Vec<String>> {
     Ok(found)
 }
 
-/// A hundred hooks within a second while the tunnel's device comes and goes: the end is right, and
-/// nothing is left behind.
-pub fn storm() -> Res<String> {
+/// A hundred applies, by whatever calls them.
+pub fn storm_of_applies() -> Res<String> {
+    storm(&["apply"])
+}
+
+/// A hundred hooks: most need not do anything, because another one is about to.
+pub fn storm_of_hooks() -> Res<String> {
+    storm(&["hotplug"])
+}
+
+/// A hundred at once while the tunnel's device comes and goes: the end is right, and nothing is left
+/// behind.
+fn storm(arguments: &[&str]) -> Res<String> {
     let stage = Stage::blocking()?;
+    // The locks stay, empty and in memory.
+    stage.product.ok(arguments)?;
     let (mut before, mut after) = (Vec::new(), Vec::new());
     files(stage.product.root(), &mut before)?;
     let trial = Trial::start(&stage, &[&stage.lab.client])?;
     let router = stage.lab.router.clone();
     let (began, over) = (Instant::now(), AtomicBool::new(false));
     let (mut hooks, mut flaps) = (Vec::new(), 0);
-    let start =
-        || stage.product.command(&["apply"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let start = || {
+        let mut hook = stage.product.command(arguments);
+        hook.envs([("ACTION", "ifup"), ("INTERFACE", "vpn"), ("DEVICE", "wg0")]);
+        hook.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
+    };
     std::thread::scope(|scope| -> Res<()> {
         // Up for a moment and gone: nothing that is sent meanwhile has to arrive.
         let flapping = scope.spawn(|| -> Res<u32> {
@@ -145,4 +160,37 @@ pub fn management() -> Res<String> {
     };
     let found = trial.finish_by(open, &stage)?;
     Ok(format!("{HOOKS} changes, 10 flushes, 2 boots: {found}"))
+}
+
+/// Whatever the configuration says, a hook opens nothing, and repairs what it can.
+pub fn never_opens() -> Res<String> {
+    let stage = Stage::blocking()?;
+    let trial = Trial::start(&stage, &[&stage.lab.client])?;
+    let hook = |action: &str| {
+        let mut hook = stage.product.command(&["hotplug"]);
+        hook.env("ACTION", action).env("INTERFACE", "vpn").output()
+    };
+    for text in ["config killswitch\n\toption enabled '0'\n", "nonsense", ""] {
+        stage.product.configure(text)?;
+        for action in ["ifup", "ifdown", "remove", "firewall", "nobody knows"] {
+            hook(action)?;
+        }
+        // As it was, for this configuration as for the other.
+        stage.product.configure(&configuration("strict", ""))?;
+        stage.verify()?;
+    }
+    stage.product.configure("nonsense")?;
+    if hook("ifup")?.status.code() != Some(2) {
+        return Err("a broken configuration is no error".into());
+    }
+    stage.product.configure(&configuration("strict", ""))?;
+    stage.lab.router.nft("flush ruleset\n")?;
+    // What matters to nobody changes nothing, and what matters mends.
+    hook("ifup-failed")?;
+    if stage.product.run(&["check"])?.status.code() != Some(6) {
+        return Err("a hook without work has worked".into());
+    }
+    hook("firewall")?;
+    stage.verify()?;
+    Ok(trial.finish(&stage)?.to_string())
 }
