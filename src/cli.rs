@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lexopt::{Arg, Parser, ValueExt};
@@ -12,6 +12,7 @@ use crate::control::{Control, Error, Outcome};
 use crate::guard;
 use crate::hotplug;
 use crate::pause::{self, Target};
+use crate::rpcd;
 use crate::status::Posture;
 
 const FAILURE: u8 = 1;
@@ -24,7 +25,7 @@ struct Command {
     summary: &'static str,
 }
 
-const COMMANDS: [Command; 10] = [
+const COMMANDS: [Command; 11] = [
     Command {
         name: "apply",
         arguments: " [--boot]",
@@ -67,6 +68,11 @@ const COMMANDS: [Command; 10] = [
         summary: "follow a change of interfaces or devices; for the system's hooks",
     },
     Command {
+        name: "rpcd",
+        arguments: " list|call METHOD",
+        summary: "be the ubus object; for rpcd",
+    },
+    Command {
         name: "show",
         arguments: " [--backend nft]",
         summary: "print the rules that apply would install",
@@ -98,6 +104,8 @@ struct Request {
     boot: bool,
     backend: Option<String>,
     duration: Option<String>,
+    /// `list`, or `call` and a method.
+    rpcd: Vec<String>,
     client: Option<String>,
     help: bool,
     version: bool,
@@ -105,7 +113,12 @@ struct Request {
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    ExitCode::from(run(std::env::args_os().skip(1)))
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().map(PathBuf::from).unwrap_or_default();
+    // rpcd runs what it finds in its folder, by the path in there, with its own arguments.
+    let in_folder = name.parent().and_then(Path::file_name).is_some_and(|folder| folder == "rpcd");
+    let command = in_folder.then(|| OsString::from("rpcd"));
+    ExitCode::from(run(command.into_iter().chain(arguments)))
 }
 
 fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
@@ -145,6 +158,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             .map(|()| 0)
             .map_err(|e| Error::Failed(format!("cannot listen to the kernel: {e}"))),
         "hotplug" => hotplug::run(&control, &hotplug::Event::from_environment()).map(|()| 0),
+        "rpcd" => return object(&control, &request),
         "show" => show(&control, request.backend.as_deref()),
         other => return usage(&format!("unknown command '{other}'")),
     };
@@ -179,6 +193,9 @@ fn parse(mut parser: Parser) -> Result<Request, lexopt::Error> {
             }
             Arg::Value(word) if request.is("pause") && request.duration.is_none() => {
                 request.duration = Some(word.string()?);
+            }
+            Arg::Value(word) if request.is("rpcd") && request.rpcd.len() < 2 => {
+                request.rpcd.push(word.string()?);
             }
             other => return Err(other.unexpected()),
         }
@@ -316,6 +333,22 @@ fn show(control: &Control, backend: Option<&str>) -> Result<u8, Error> {
         complain(&format!("warning: {warning}"));
     }
     Ok(print(&text::table(&ruleset)))
+}
+
+fn object(control: &Control, request: &Request) -> u8 {
+    let words: Vec<&str> = request.rpcd.iter().map(String::as_str).collect();
+    let (answer, code) = match words.as_slice() {
+        ["list"] => (rpcd::list(), 0),
+        ["call", method] => match rpcd::call(control, method) {
+            Ok(answer) => (answer, 0),
+            Err(answer) => (answer, FAILURE),
+        },
+        _ => return usage("rpcd needs list, or call and a method"),
+    };
+    match print(&format!("{answer}\n")) {
+        0 => code,
+        failed => failed,
+    }
 }
 
 /// Prints to standard output; a reader that went away is a failure, not a panic.

@@ -21,6 +21,7 @@ pub mod pause;
 pub mod policy;
 pub mod resolve;
 pub mod routing;
+pub mod rpcd;
 pub mod ruleset;
 pub mod status;
 pub mod types;
