@@ -1,0 +1,2 @@
+# Stands in for the feed's rust-package.mk. There is nothing to compile: the program is given.
+RUST_ARCH_DEPENDS:=@(rust)
