@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use crate::types::{DevicePattern, Mac, Net, Ports, Proto};
 
 pub use schema::{DEFAULT_PASS_MARK, DNS_PORTS, ENDPOINT_MAX, EXEMPT_MAX, origin_mark};
+pub(crate) use schema::{host, number, user_name};
 
 /// Where the configuration lies, below the root directory.
 pub const PATH: &str = "etc/config/vpn-killswitch";

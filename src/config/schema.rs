@@ -405,14 +405,15 @@ fn label(text: &str) -> Option<String> {
     (fits && !text.chars().any(hidden)).then(|| text.to_owned())
 }
 
-fn user_name(text: &str) -> bool {
+/// What a user's name or number may be made of.
+pub(crate) fn user_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 32
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.$".contains(&b))
 }
 
 /// An IP literal, or a name by the rules of RFC 1123 section 2.1.
-fn host(text: &str) -> Option<Host> {
+pub(crate) fn host(text: &str) -> Option<Host> {
     if let Ok(addr) = text.parse::<IpAddr>() {
         return unicast(addr).ok().map(Host::Addr);
     }
@@ -430,7 +431,7 @@ fn host(text: &str) -> Option<Host> {
 }
 
 /// A 32-bit number, decimal or with `0x`.
-fn number(text: &str) -> Option<u32> {
+pub(crate) fn number(text: &str) -> Option<u32> {
     let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) => (hex, 16),
         None => (text, 10),

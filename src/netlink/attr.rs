@@ -2,6 +2,11 @@
 
 use netlink_bindings::utils::{align, finalize_nested_header, push_header, push_nested_header};
 
+/// Bytes of a `struct nlattr`, and what attributes are padded to.
+const HEADER: usize = 4;
+/// The bits of its type that are no flag (`NLA_TYPE_MASK`).
+const TYPE: u16 = 0x3fff;
+
 /// Appends an attribute that holds what `fill` appends.
 pub fn nest(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
     let at = push_nested_header(out, kind);
@@ -31,4 +36,15 @@ pub fn word_attr(out: &mut Vec<u8>, kind: u16, value: u32) {
 /// Appends an attribute that is a number of 64 bits, in network order.
 pub fn wide_attr(out: &mut Vec<u8>, kind: u16, value: u64) {
     bytes(out, kind, &value.to_be_bytes());
+}
+
+/// The attributes of a message or of a nest, by type, until the first that is damaged.
+pub fn each(mut attrs: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let [l0, l1, k0, k1, ..] = *attrs else { return None };
+        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        let value = attrs.get(HEADER..length)?;
+        attrs = attrs.get(length.next_multiple_of(HEADER)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([k0, k1]) & TYPE, value))
+    })
 }

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
+use super::vpn;
 use crate::config::uci::{self, Package, Section, Value};
 
 /// Files longer than this are not read; a list of blocked names may have megabytes.
@@ -21,9 +23,9 @@ pub fn interfaces<'a>(
     let firewall = package(root, "etc/config/firewall");
     names
         .map(|name| {
-            let mut devices = interface_devices(&network, name);
+            let mut devices = interface_devices(root, &network, name);
             if devices.is_empty() {
-                devices = zone_devices(&firewall, &network, name);
+                devices = zone_devices(root, &firewall, &network, name);
             }
             devices.sort();
             devices.dedup();
@@ -34,15 +36,18 @@ pub fn interfaces<'a>(
 
 /// The layer 3 devices that netifd gives the interface, by its protocol (netifd's proto handlers and
 /// /lib/netifd/proto/*.sh).
-fn interface_devices(network: &Package, name: &str) -> Vec<String> {
+pub(super) fn interface_devices(root: &Path, network: &Package, name: &str) -> Vec<String> {
     let of_name = |s: &&Section| s.kind == "interface" && s.name.as_deref() == Some(name);
     let Some(section) = network.sections.iter().find(of_name) else { return Vec::new() };
     match scalar(section, "proto").as_deref() {
-        Some("wireguard" | "amneziawg" | "openvpn") => vec![name.to_owned()],
+        Some("wireguard" | "amneziawg") => vec![name.to_owned()],
+        Some("openvpn") => {
+            vpn::openvpn::device(root, section).iter().map(ToString::to_string).collect()
+        }
         Some(proto @ ("pppoe" | "pppoa" | "pptp" | "l2tp" | "6in4" | "sstp")) => {
             vec![format!("{proto}-{name}")]
         }
-        Some("openconnect" | "vpnc") => vec![format!("vpn-{name}")],
+        Some("openconnect" | "vpnc" | "openfortivpn") => vec![format!("vpn-{name}")],
         _ if scalar(section, "type").as_deref() == Some("bridge") => vec![format!("br-{name}")],
         _ => {
             let mut devices = words(section, "device");
@@ -56,14 +61,14 @@ fn interface_devices(network: &Package, name: &str) -> Vec<String> {
     }
 }
 
-fn zone_devices(firewall: &Package, network: &Package, name: &str) -> Vec<String> {
+fn zone_devices(root: &Path, firewall: &Package, network: &Package, name: &str) -> Vec<String> {
     let zone = firewall
         .sections
         .iter()
         .find(|s| s.kind == "zone" && scalar(s, "name").as_deref() == Some(name));
     let Some(zone) = zone else { return Vec::new() };
     let mut devices: Vec<String> =
-        words(zone, "network").iter().flat_map(|n| interface_devices(network, n)).collect();
+        words(zone, "network").iter().flat_map(|n| interface_devices(root, network, n)).collect();
     // firewall4 writes a prefix as 'tun+'.
     devices.extend(words(zone, "device").into_iter().map(|d| match d.strip_suffix('+') {
         Some(stem) => format!("{stem}*"),
@@ -124,6 +129,48 @@ pub fn time_servers(root: &Path) -> Vec<IpAddr> {
         .collect()
 }
 
+/// Whether the option is on, as OpenWrt's `config_get_bool` says.
+pub(super) fn flag(section: &Section, name: &str) -> bool {
+    let on = ["1", "on", "true", "yes", "enabled"];
+    scalar(section, name).is_some_and(|value| on.contains(&value.as_str()))
+}
+
+/// A UCI file; none when there is none, or when it has no business being read.
+///
+/// # Errors
+/// Why it cannot be read, with its name and line.
+pub(super) fn load(root: &Path, path: &str) -> Result<Option<Package>, String> {
+    match read(root, path)? {
+        None => Ok(None),
+        Some(text) => {
+            uci::parse(&text).map(Some).map_err(|e| format!("/{path}:{}: {}", e.line, e.message))
+        }
+    }
+}
+
+/// A file below the root; none when there is none.
+///
+/// # Errors
+/// Why it cannot be read, with its name.
+pub(super) fn read(root: &Path, path: &str) -> Result<Option<Vec<u8>>, String> {
+    let full = root.join(path);
+    let meta = match fs::metadata(&full) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(format!("/{path}: {e}")),
+    };
+    if !meta.is_file() {
+        return Err(format!("/{path}: not a file"));
+    }
+    if meta.len() > FILE_MAX {
+        return Err(format!(
+            "/{path}: {} bytes, more than the {FILE_MAX} that are read",
+            meta.len()
+        ));
+    }
+    fs::read(&full).map(Some).map_err(|e| format!("/{path}: {e}"))
+}
+
 fn package(root: &Path, path: &str) -> Package {
     uci::parse(&bytes(root, path)).unwrap_or_default()
 }
@@ -133,19 +180,25 @@ fn text(root: &Path, path: &str) -> String {
 }
 
 fn bytes(root: &Path, path: &str) -> Vec<u8> {
-    let path = root.join(path);
-    match fs::metadata(&path) {
-        Ok(meta) if meta.is_file() && meta.len() <= FILE_MAX => fs::read(&path).unwrap_or_default(),
-        _ => Vec::new(),
-    }
+    read(root, path).ok().flatten().unwrap_or_default()
 }
 
-fn scalar(section: &Section, name: &str) -> Option<String> {
+/// The option's first word.
+pub(super) fn scalar(section: &Section, name: &str) -> Option<String> {
     words(section, name).into_iter().next()
 }
 
+/// The option's whole value; of a list its first entry.
+pub(super) fn value(section: &Section, name: &str) -> Option<String> {
+    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match &section.options.iter().find(|o| o.name == name)?.value {
+        Value::List(items) => items.first().map(|i| lossy(&i.bytes)),
+        Value::One(bytes) => Some(lossy(bytes)),
+    }
+}
+
 /// A list's items, or an option's words.
-fn words(section: &Section, name: &str) -> Vec<String> {
+pub(super) fn words(section: &Section, name: &str) -> Vec<String> {
     let Some(option) = section.options.iter().find(|o| o.name == name) else { return Vec::new() };
     let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match &option.value {
@@ -169,13 +222,17 @@ mod tests {
              config interface old\n option type bridge\n option ifname 'eth0.1 eth1'\n\
              config interface dsl\n option proto pppoe\n option device eth0.7\n\
              config interface wg0\n option proto wireguard\n\
+             config interface work\n option proto openvpn\n option dev tun7\n\
+             config interface home\n option proto openvpn\n option dev tun\n\
              config interface alias\n option device @lan\n",
         );
-        let of = |name| interface_devices(&network, name);
+        let of = |name| interface_devices(Path::new("/nonexistent"), &network, name);
         assert_eq!(of("lan"), ["br-lan"]);
         assert_eq!(of("old"), ["br-old"]);
         assert_eq!(of("dsl"), ["pppoe-dsl"]);
         assert_eq!(of("wg0"), ["wg0"]);
+        assert_eq!(of("work"), ["tun7"]);
+        assert_eq!(of("home"), ["tun*"]);
         assert!(of("alias").is_empty() && of("nothing").is_empty());
     }
 
@@ -185,7 +242,8 @@ mod tests {
         let firewall = package(
             "config zone\n option name home\n list network a\n list network gone\n list device 'tun+'\n",
         );
-        assert_eq!(zone_devices(&firewall, &network, "home"), ["br-a", "tun*"]);
-        assert!(zone_devices(&firewall, &network, "a").is_empty());
+        let of = |name| zone_devices(Path::new("/nonexistent"), &firewall, &network, name);
+        assert_eq!(of("home"), ["br-a", "tun*"]);
+        assert!(of("a").is_empty());
     }
 }

@@ -4,6 +4,7 @@
 
 mod files;
 mod kernel;
+pub mod vpn;
 
 use std::collections::BTreeMap;
 use std::io;
