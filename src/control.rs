@@ -14,14 +14,19 @@ use crate::backend::nft::{self, Applied, Change, Nft, read::Element};
 use crate::config::{self, Config, ConfigError, edit, edit::EditError, uci};
 use crate::conntrack::{self, Way};
 use crate::lock;
+use crate::names::{Bootstrap, ask, publish};
 use crate::observe::Observed;
 use crate::pause::{self, Target};
 use crate::policy::{self, Policy, Warning};
+use crate::resolve::{self, Answer};
 use crate::routing;
 use crate::ruleset::{
     self, Content, Key, Ruleset, build::BLOCKED, build::PAUSED, build::PAUSED_DEVICES,
 };
 use crate::status::{self, Readback, Status};
+
+/// How long an apply waits for the addresses of VPN servers. What protects is in force by then.
+const ASK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why an operation failed. What was in force still is.
 #[derive(Debug)]
@@ -56,6 +61,8 @@ pub struct Outcome {
     pub unavailable: Vec<String>,
     /// What is missing in the routing layer.
     pub incomplete: Vec<String>,
+    /// What may be asked in the clear; empty while protection is off.
+    pub bootstrap: Bootstrap,
     /// What the user should know.
     pub warnings: Vec<Warning>,
     /// Whether protection is in force now.
@@ -81,14 +88,52 @@ impl Control {
         self.root.join(config::PATH)
     }
 
-    /// Makes the kernel agree with the configuration.
+    /// Makes the kernel agree with the configuration. While no guard does so, asks for the names of VPN
+    /// and time servers too, if it is time for that.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn apply(&self) -> Result<Outcome, Error> {
+        self.ask_behind(self.apply_once()?)
+    }
+
+    fn apply_once(&self) -> Result<Outcome, Error> {
         let _lock = self.lock()?;
         let config = self.parse(&self.read_config()?)?;
-        self.enforce(&config)
+        self.enforce(&config, true)
+    }
+
+    /// Asks for the names that are due, and applies once more if there is news. What was applied stays
+    /// in force meanwhile, and whatever fails.
+    fn ask_behind(&self, outcome: Outcome) -> Result<Outcome, Error> {
+        let names = ask::due(&self.root, &outcome.bootstrap);
+        if names.is_empty() || lock::guard_runs(&self.root) {
+            return Ok(outcome);
+        }
+        let bootstrap = &outcome.bootstrap;
+        let answers =
+            resolve::resolve(&names, &ask::servers(bootstrap), bootstrap.mark, ASK_PATIENCE);
+        if !self.learn(bootstrap, &answers)? {
+            return Ok(outcome);
+        }
+        let changes = outcome.changes;
+        let after = self.apply_once()?;
+        Ok(Outcome { changes: [changes, after.changes].concat(), ..after })
+    }
+
+    /// Keeps what a lookup brought. Whether there is news, so that an apply has something to do.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn learn(&self, bootstrap: &Bootstrap, answers: &[Answer]) -> Result<bool, Error> {
+        let _lock = self.lock()?;
+        ask::conclude(&self.root, bootstrap, answers)
+            .map_err(|e| Error::Failed(format!("the addresses of VPN servers cannot be kept: {e}")))
+    }
+
+    /// The folder below which everything is read and written.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Repairs: as [`Self::apply`], but never opens. A configuration that says "off" is left to the
@@ -112,18 +157,19 @@ impl Control {
             return Ok(None);
         }
         let lock = lock::acquire_for_all(&self.root).map_err(|e| self.no_lock(&e))?;
-        lock.map(|_lock| self.repair_alone(&mut None)).transpose()
+        let outcome = lock.map(|_lock| self.repair_alone(&mut None)).transpose()?;
+        outcome.map(|outcome| self.ask_behind(outcome)).transpose()
     }
 
     fn repair_alone(&self, last_good: &mut Option<Config>) -> Result<Outcome, Error> {
         match self.read_config().and_then(|text| self.parse(&text)) {
             Ok(config) => {
                 let config = last_good.insert(config);
-                if config.enabled { self.enforce(config) } else { Ok(Outcome::default()) }
+                if config.enabled { self.enforce(config, true) } else { Ok(Outcome::default()) }
             }
             Err(error) => {
                 if let Some(config) = last_good.as_ref().filter(|c| c.enabled) {
-                    self.enforce(config)?;
+                    self.enforce(config, true)?;
                 }
                 Err(error)
             }
@@ -146,7 +192,7 @@ impl Control {
             // A link that leads nowhere is no missing file.
             Err(_) => self.config_path().symlink_metadata().is_err(),
         };
-        let result = text.and_then(|text| self.enforce(&self.parse(&text)?));
+        let result = text.and_then(|text| self.enforce(&self.parse(&text)?, false));
         let Err(error) = result else { return result };
         if meant_off {
             return Err(error);
@@ -174,6 +220,11 @@ impl Control {
     /// See [`Error`]. When the file cannot be written protection is on, and the error says that it
     /// will not be after a reboot.
     pub fn enable(&self, force: bool) -> Result<Outcome, Error> {
+        let outcome = self.enable_once(force)?;
+        self.ask_behind(outcome)
+    }
+
+    fn enable_once(&self, force: bool) -> Result<Outcome, Error> {
         let _lock = self.lock()?;
         let text = self.read_config()?;
         let edited = self.set_enabled(&text, "1")?;
@@ -181,7 +232,7 @@ impl Control {
         if !force {
             self.refuse_lockout(&config)?;
         }
-        let outcome = self.enforce(&config)?;
+        let outcome = self.enforce(&config, true)?;
         self.write_config(&text, &edited).map_err(|e| {
             Error::Failed(format!(
                 "protection is on, but {} could not be written ({e}): the next apply, or a reboot, ends it",
@@ -211,6 +262,7 @@ impl Control {
         })?;
         let removed = nft.remove()?;
         let routing = routed(None, None)?;
+        let _ = publish::publish(&self.root, &[]);
         Ok(removed || !routing.changes.is_empty())
     }
 
@@ -229,7 +281,7 @@ impl Control {
                 self.config_path().display()
             )]));
         }
-        let observed = self.observe(&config)?;
+        let observed = self.observe(&config, true)?;
         let (policy, _) = self.derive(&config, &observed)?;
         let targets = match client {
             Some(client) => {
@@ -265,7 +317,7 @@ impl Control {
         // G7, as far as the configuration can be read: the rules refuse in any case.
         if !ended.is_empty() {
             let config = self.read_config().and_then(|text| self.parse(&text));
-            let seen = config.and_then(|config| Ok((self.observe(&config)?, config)));
+            let seen = config.and_then(|config| Ok((self.observe(&config, true)?, config)));
             let policy = seen.and_then(|(seen, config)| Ok((self.derive(&config, &seen)?.0, seen)));
             if let Ok((policy, observed)) = policy {
                 let _ = cut(&policy, &observed, &mut nft);
@@ -290,7 +342,7 @@ impl Control {
             }
             Err(other) => return Err(other),
         };
-        let observed = self.observe(config.as_ref().unwrap_or(&Config::default()))?;
+        let observed = self.observe(config.as_ref().unwrap_or(&Config::default()), true)?;
         let mut warnings = Vec::new();
         let mut policy = None;
         if let Some(config) = &config {
@@ -312,6 +364,7 @@ impl Control {
         let steps = if errors.is_empty() { routing.steps } else { Vec::new() };
         (kernel.routing.differences, kernel.routing.unavailable) = routing::differences(&steps);
         if let Some(policy) = in_force {
+            kernel.routing.left_out = routing::left_out(policy);
             let uncovered = routing::uncovered(policy, &observed);
             kernel.routing.differences.extend(uncovered);
         }
@@ -324,20 +377,22 @@ impl Control {
     /// See [`Error`].
     pub fn plan(&self) -> Result<(Ruleset, Vec<Warning>), Error> {
         let config = self.parse(&self.read_config()?)?;
-        let (policy, warnings) = self.derive(&config, &self.observe(&config)?)?;
+        let (policy, warnings) = self.derive(&config, &self.observe(&config, true)?)?;
         Ok((ruleset::build(&policy), warnings))
     }
 
-    fn enforce(&self, config: &Config) -> Result<Outcome, Error> {
+    /// `ask_netifd`: whether netifd can be there.
+    fn enforce(&self, config: &Config, ask_netifd: bool) -> Result<Outcome, Error> {
         if !config.enabled {
             let mut nft = Nft::open()?;
             let removed = nft.remove()?;
             let mut changes = routed(None, None)?.changes;
             changes.extend(removed.then(|| "the table was removed".to_owned()));
+            let _ = publish::publish(&self.root, &[]);
             return Ok(Outcome { changes, kernel: Some(nft), ..Outcome::default() });
         }
-        let observed = self.observe(config)?;
-        let (policy, warnings) = self.derive(config, &observed)?;
+        let observed = self.observe(config, ask_netifd)?;
+        let (policy, mut warnings) = self.derive(config, &observed)?;
         // Both layers are tried whatever becomes of the other: either closes alone.
         let netfilter = Nft::open().and_then(|mut nft| {
             let applied = nft.apply(&ruleset::build(&policy))?;
@@ -354,10 +409,18 @@ impl Control {
                 Err(why) => unavailable.push(why),
             }
         }
+        if let Err(e) = publish::publish(&self.root, &policy.bootstrap.addrs) {
+            warnings.push(Warning {
+                code: "names-unpublished",
+                degrades: false,
+                message: format!("the router's resolver cannot be told of VPN servers: {e}"),
+            });
+        }
         Ok(Outcome {
             changes,
             unavailable,
             incomplete: routing.refused,
+            bootstrap: policy.bootstrap,
             warnings,
             enabled: true,
             kernel: Some(nft),
@@ -377,7 +440,7 @@ impl Control {
 
     /// G10: a mistyped local network would close the router to its owner.
     fn refuse_lockout(&self, config: &Config) -> Result<(), Error> {
-        let observed = self.observe(config)?;
+        let observed = self.observe(config, true)?;
         let Ok((policy, _)) = policy::derive(config, &observed) else { return Ok(()) };
         if observed.links.iter().any(|l| policy.is_local(&l.name)) {
             return Ok(());
@@ -391,8 +454,8 @@ impl Control {
         )]))
     }
 
-    fn observe(&self, config: &Config) -> Result<Observed, Error> {
-        Observed::gather(&self.root, config)
+    fn observe(&self, config: &Config, ask_netifd: bool) -> Result<Observed, Error> {
+        Observed::gather(&self.root, config, ask_netifd)
             .map_err(|e| Error::Failed(format!("cannot list the network devices: {e}")))
     }
 

@@ -14,15 +14,20 @@ use netlink_bindings::utils::find_attr;
 
 use crate::config::Config;
 use crate::control::{Control, Outcome};
+use crate::lock;
 use crate::log::{Level, Log};
+use crate::names::{Bootstrap, ask};
 use crate::netlink::{Socket, wait};
+
+use crate::resolve::Lookup;
 use crate::ruleset::TABLE;
 use crate::status::Posture;
 
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
 const GROUP_NFTABLES: u32 = 7;
-/// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_RULE`, `_IPV6_IFADDR`, `_IPV6_RULE` (linux/rtnetlink.h).
-const GROUPS_ROUTE: [u32; 5] = [1, 5, 8, 9, 19];
+/// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV4_RULE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`,
+/// `_IPV6_RULE` (linux/rtnetlink.h).
+const GROUPS_ROUTE: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
 /// `NFT_MSG_NEWGEN` in an nftables message's type; `NFTA_GEN_PROC_PID`, `NFTA_GEN_PROC_NAME`.
 const NEWGEN: u16 = 10 << 8 | 15;
 const GEN_PROC_PID: u16 = 2;
@@ -48,17 +53,30 @@ const FIGHT_PAUSE: Duration = Duration::from_secs(2);
 /// After a failed repair it is tried again, without a notice.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// Questions are at least so far apart.
+const ASK_PAUSE: Duration = Duration::from_secs(1);
+
 /// Runs until it is ended.
 ///
 /// # Errors
 /// When the kernel's notices cannot be listened to.
 pub fn run(control: &Control) -> io::Result<()> {
+    let _running = lock::guard(control.root());
     let mut guard = Guard::new(control)?;
     loop {
         let failed = guard.repair();
-        let sockets = [&guard.nftables, &guard.route].map(|s| (s.as_fd(), libc::POLLIN));
-        wait(sockets, failed.then_some(RETRY))?;
-        guard.listen()?;
+        loop {
+            let soon = guard.ask().into_iter().chain(failed.then_some(RETRY)).min();
+            let sockets = [&guard.nftables, &guard.route];
+            let sockets = sockets.iter().map(|s| (s.as_fd(), libc::POLLIN));
+            let lookup = guard.lookup.iter().flat_map(Lookup::fds);
+            wait(sockets.chain(lookup), soon)?;
+            // Both, whatever the first one says.
+            let (told, learnt) = (guard.listen()?, guard.learn());
+            if told || learnt || failed {
+                break;
+            }
+        }
     }
 }
 
@@ -80,6 +98,12 @@ struct Guard<'a> {
     /// What is kept in force while the configuration has errors.
     last_good: Option<Config>,
     started: bool,
+    /// What may be asked in the clear.
+    bootstrap: Bootstrap,
+    /// When it was asked last.
+    asked: Option<Instant>,
+    /// Questions that are on their way.
+    lookup: Option<Lookup>,
 }
 
 impl<'a> Guard<'a> {
@@ -98,6 +122,9 @@ impl<'a> Guard<'a> {
             complaint: String::new(),
             last_good: None,
             started: false,
+            bootstrap: Bootstrap::default(),
+            asked: None,
+            lookup: None,
         };
         guard.nftables.join(&[GROUP_NFTABLES])?;
         guard.route.join(&GROUPS_ROUTE)?;
@@ -107,7 +134,8 @@ impl<'a> Guard<'a> {
     /// Applies and says what was found; whether it failed.
     fn repair(&mut self) -> bool {
         match self.control.repair(&mut self.last_good) {
-            Ok(outcome) => {
+            Ok(mut outcome) => {
+                self.bootstrap = std::mem::take(&mut outcome.bootstrap);
                 self.complaint.clear();
                 let provoked = std::mem::take(&mut self.provoked) || self.culprit.is_some();
                 self.report(&outcome);
@@ -128,6 +156,41 @@ impl<'a> Guard<'a> {
                     self.complaint = complaint;
                 }
                 true
+            }
+        }
+    }
+
+    /// Asks for the names of VPN and time servers when it is time. When to look again: nothing, while
+    /// there is no name to ask for.
+    fn ask(&mut self) -> Option<Duration> {
+        if self.lookup.is_none() {
+            let names = ask::due(self.control.root(), &self.bootstrap);
+            if names.is_empty() {
+                return ask::pause(self.control.root(), &self.bootstrap);
+            }
+            // Where answers cannot be kept, every name is always due.
+            let rest = self.asked.map(|t| ASK_PAUSE.saturating_sub(t.elapsed()));
+            if let Some(rest) = rest.filter(|r| !r.is_zero()) {
+                return Some(rest);
+            }
+            self.asked = Some(Instant::now());
+            self.lookup = Some(ask::begin(&names, &self.bootstrap));
+        }
+        let deadline = self.lookup.as_ref().and_then(Lookup::deadline);
+        Some(deadline.map_or(Duration::ZERO, |d| d.saturating_duration_since(Instant::now())))
+    }
+
+    /// Takes what has come for the lookup; whether there is news.
+    fn learn(&mut self) -> bool {
+        if !self.lookup.as_mut().is_some_and(|l| l.advance(Instant::now())) {
+            return false;
+        }
+        let answers = self.lookup.take().map(Lookup::finish).unwrap_or_default();
+        match self.control.learn(&self.bootstrap, &answers) {
+            Ok(news) => news,
+            Err(error) => {
+                self.log.write(Level::Error, &error.to_string());
+                false
             }
         }
     }
@@ -175,12 +238,14 @@ impl<'a> Guard<'a> {
         self.log.write(level, &format!("{}{why}", status.headline()));
     }
 
-    /// Takes all notices that are there.
-    fn listen(&mut self) -> io::Result<()> {
+    /// Takes all notices that are there; whether there were any.
+    fn listen(&mut self) -> io::Result<bool> {
+        let mut any = false;
         let Self { culprit, ours, provoked, .. } = self;
         let own = std::process::id();
         // A change's own messages come before the one that says whose it was.
         self.nftables.drain(|kind, payload| {
+            any = true;
             if kind != NEWGEN {
                 *ours |= is_about_us(payload);
                 return;
@@ -192,10 +257,12 @@ impl<'a> Guard<'a> {
             *ours = false;
         })?;
         self.route.drain(|kind, payload| {
+            any = true;
             let attrs = payload.get(FIB_RULE_HEADER..).unwrap_or_default();
             *provoked |= kind == DELRULE
                 && find_attr(attrs, FRA_PROTOCOL) == Some(&[crate::routing::PROTOCOL]);
-        })
+        })?;
+        Ok(any)
     }
 }
 

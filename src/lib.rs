@@ -15,6 +15,7 @@ pub mod guard;
 pub mod hotplug;
 pub mod lock;
 pub mod log;
+pub mod names;
 pub mod netlink;
 pub mod observe;
 pub mod pause;

@@ -18,6 +18,10 @@ const NEXT: &str = "var/run/vpn-killswitch.next";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Nobody may hold up the system's hooks for long.
 const PATIENCE_HOOK: Duration = Duration::from_secs(5);
+/// Held by the guard for as long as it runs.
+const GUARD: &str = "var/run/vpn-killswitch.guard";
+/// Who looks whether the guard runs holds its lock for an instant.
+const GLANCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Holds the lock until it is dropped.
@@ -31,7 +35,7 @@ pub struct Lock {
 /// # Errors
 /// `WouldBlock` when another process keeps it; otherwise why there is nothing to lock.
 pub fn acquire(root: &Path) -> io::Result<Lock> {
-    take(open(root)?, PATIENCE)
+    take(open(root)?, libc::LOCK_EX, PATIENCE)
 }
 
 /// Waits for the lock as a hook: of those that come while another one is waiting, none waits. That one
@@ -41,21 +45,37 @@ pub fn acquire(root: &Path) -> io::Result<Lock> {
 /// As [`acquire`], but sooner. `None`: another hook does the work.
 pub fn acquire_for_all(root: &Path) -> io::Result<Option<Lock>> {
     // Without a place for that file every hook waits.
-    let next = match file(root, NEXT).map(|file| take(file, Duration::ZERO)) {
+    let next = match file(root, NEXT).map(|file| take(file, libc::LOCK_EX, Duration::ZERO)) {
         Ok(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
         other => other.ok(),
     };
-    let lock = take(open(root)?, PATIENCE_HOOK)?;
+    let lock = take(open(root)?, libc::LOCK_EX, PATIENCE_HOOK)?;
     // From here on, what happens may be seen too late: the next hook has to wait for its turn.
     drop(next);
     Ok(Some(lock))
 }
 
-fn take(file: File, patience: Duration) -> io::Result<Lock> {
+/// Says that the guard runs, until what is returned is dropped.
+///
+/// # Errors
+/// Why it cannot be said; then others do for themselves what the guard would do for them.
+pub fn guard(root: &Path) -> io::Result<Lock> {
+    take(file(root, GUARD)?, libc::LOCK_EX, GLANCE)
+}
+
+/// Whether a guard runs.
+pub fn guard_runs(root: &Path) -> bool {
+    File::open(root.join(GUARD)).is_ok_and(|file| {
+        take(file, libc::LOCK_SH, Duration::ZERO)
+            .is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+    })
+}
+
+fn take(file: File, kind: libc::c_int, patience: Duration) -> io::Result<Lock> {
     let deadline = Instant::now() + patience;
     loop {
         // SAFETY: flock(2) takes no pointers, and `file` is open.
-        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        if unsafe { libc::flock(file.as_raw_fd(), kind | libc::LOCK_NB) } == 0 {
             return Ok(Lock { _file: file });
         }
         let error = io::Error::last_os_error();
@@ -116,7 +136,7 @@ mod tests {
         let root2 = root.clone();
         let waiting = std::thread::spawn(move || acquire_for_all(&root2));
         let held = || {
-            let next = file(&root, NEXT).map(|next| take(next, Duration::ZERO));
+            let next = file(&root, NEXT).map(|next| take(next, libc::LOCK_EX, Duration::ZERO));
             matches!(next, Ok(Err(e)) if e.kind() == io::ErrorKind::WouldBlock)
         };
         while !held() {
@@ -128,6 +148,18 @@ mod tests {
         assert!(working.is_some() && !held());
         drop(working);
         assert!(acquire_for_all(&root).unwrap().is_some());
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_guard_is_seen_while_it_runs() {
+        let root = std::env::temp_dir().join(format!("vks-lock-guard-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        assert!(!guard_runs(&root));
+        let held = guard(&root).unwrap();
+        assert!(guard_runs(&root) && guard_runs(&root));
+        drop(held);
+        assert!(!guard_runs(&root));
         fs::remove_dir_all(&root).unwrap();
     }
 

@@ -66,6 +66,10 @@ pub struct Status {
     pub unclassified: Vec<String>,
     /// VPN servers.
     pub endpoints: Vec<EndpointStatus>,
+    /// Who is asked for the names of VPN and time servers, outside the tunnel.
+    pub name_servers: Vec<NameServer>,
+    /// Time servers that the router may ask.
+    pub time_servers: Vec<IpAddr>,
     /// Exemptions that are in force.
     pub exempts: Vec<ExemptStatus>,
     /// Packets, since the table was installed.
@@ -98,7 +102,8 @@ pub struct Layer {
 /// A device of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Device {
-    /// The device, or the pattern that no device fits.
+    /// The device, or the pattern that no device fits; `ipsec` for IPsec without a device, which exists
+    /// and is up while the kernel has keys for it.
     pub device: String,
     /// Whether it exists.
     pub exists: bool,
@@ -113,16 +118,37 @@ pub struct Device {
 pub struct EndpointStatus {
     /// For people.
     pub name: String,
-    /// As configured.
+    /// Where it was found: a file with a line or section, or the kernel.
+    pub source: String,
+    /// Address or name, as it was found.
     pub host: String,
+    /// Whether an address is known.
+    pub resolved: bool,
+    /// Why its name could not be asked for, the last time; empty when it could.
+    pub problem: String,
     /// Known addresses; empty while unresolved.
     pub addresses: Vec<IpAddr>,
     /// Transport protocol.
     pub proto: String,
     /// Destination port, where the protocol has one.
     pub port: Option<u16>,
+    /// Source port that packets must have.
+    pub source_port: Option<u16>,
+    /// Packet mark that packets must have.
+    pub mark: Option<u32>,
+    /// Number of the user who must own the sending socket.
+    pub uid: Option<u32>,
     /// Packets that the router sent it.
     pub packets: u64,
+}
+
+/// A name server that is asked outside the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NameServer {
+    /// Its address.
+    pub address: IpAddr,
+    /// The device over which it is asked.
+    pub device: String,
 }
 
 /// An exemption.
@@ -191,6 +217,8 @@ pub struct LayerReadback {
     pub differences: Vec<String>,
     /// What is missing and never decides: the kernel cannot do it.
     pub unavailable: Vec<String>,
+    /// Why the layer is not to be there, though protection is on.
+    pub left_out: Option<String>,
 }
 
 /// What was read from the kernel.
@@ -223,7 +251,11 @@ pub fn build(
 ) -> Status {
     let enabled = config.is_some_and(|c| c.enabled);
     let none: &[DevicePattern] = &[];
-    let tunnels = devices(policy.map_or(none, |p| &p.tunnels), &observed.links);
+    let mut tunnels = devices(policy.map_or(none, |p| &p.tunnels), &observed.links);
+    if policy.is_some_and(|p| p.ipsec) {
+        let (device, up) = ("ipsec".to_owned(), observed.ipsec_keys);
+        tunnels.push(Device { device, exists: up, up, addresses: Vec::new() });
+    }
     let locals = devices(policy.map_or(none, |p| &p.locals), &observed.links);
     let known = |name: &str| {
         policy.is_some_and(|p| p.is_tunnel(name) || p.is_local(name))
@@ -274,6 +306,8 @@ pub fn build(
             .collect(),
         unclassified,
         endpoints: policy.map(|p| endpoints(p, &kernel.counters)).unwrap_or_default(),
+        name_servers: policy.map(name_servers).unwrap_or_default(),
+        time_servers: policy.map(|p| p.time_servers.clone()).unwrap_or_default(),
         exempts: policy.map(|p| exempts(p, &kernel.counters)).unwrap_or_default(),
         packets: packets(&kernel.counters),
         blocked: blocked(&kernel.blocked),
@@ -294,6 +328,10 @@ fn layer(
     enabled: bool,
     unknown: bool,
 ) -> (Layer, Vec<String>) {
+    if let Some(why) = read.left_out.as_ref().filter(|_| enabled && !unknown) {
+        let layer = Layer { name, installed: read.installed, in_force: false, detail: why.clone() };
+        return (layer, vec![why.clone()]);
+    }
     let mut differences = read.differences.clone();
     let apply = "run 'vpn-killswitch apply'";
     if !unknown && enabled && !read.installed {
@@ -341,14 +379,28 @@ fn endpoints(policy: &Policy, counters: &[Counter]) -> Vec<EndpointStatus> {
         .zip(&policy.endpoints)
         .map(|(n, endpoint)| EndpointStatus {
             name: endpoint.name.clone(),
+            source: endpoint.source.clone(),
             host: endpoint.host.clone(),
+            resolved: !endpoint.addrs.is_empty(),
+            problem: endpoint.problem.clone(),
             addresses: endpoint.addrs.clone(),
             proto: endpoint.proto.to_string(),
             port: endpoint.port,
+            source_port: endpoint.source_port,
+            mark: endpoint.mark,
+            uid: endpoint.uid,
             packets: sum(counters, |id| {
                 id == format!("endpoint_{n}_4") || id == format!("endpoint_{n}_6")
             }),
         })
+        .collect()
+}
+
+/// Nobody is asked while there is no name to ask for.
+fn name_servers(policy: &Policy) -> Vec<NameServer> {
+    let servers = policy.bootstrap.servers.iter().filter(|_| !policy.bootstrap.names.is_empty());
+    servers
+        .map(|(address, device)| NameServer { address: *address, device: device.clone() })
         .collect()
 }
 
@@ -466,11 +518,26 @@ impl fmt::Display for Status {
                 some => some.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "),
             };
             let port = e.port.map(|p| format!(" port {p}")).unwrap_or_default();
+            let only = [
+                e.source_port.map(|p| format!(" from port {p}")),
+                e.mark.map(|m| format!(" with mark {m:#x}")),
+                e.uid.map(|u| format!(" of user {u}")),
+            ];
+            let only: String = only.into_iter().flatten().collect();
             writeln!(
                 f,
-                "Endpoint {}: {addresses} {}{port}, {} packets",
-                e.name, e.proto, e.packets
+                "Endpoint {}: {addresses} {}{port}{only}, {} packets ({})",
+                e.name, e.proto, e.packets, e.source
             )?;
+            if !e.problem.is_empty() {
+                writeln!(f, "  {} was asked for in vain: {}", e.host, e.problem)?;
+            }
+        }
+        if !self.name_servers.is_empty() {
+            let servers =
+                self.name_servers.iter().map(|s| format!("{} over {}", s.address, s.device));
+            let servers: Vec<String> = servers.collect();
+            writeln!(f, "Asked for these names only: {}", servers.join(", "))?;
         }
         for e in &self.exempts {
             writeln!(f, "Exempt {}: {} packets", e.name, e.packets)?;

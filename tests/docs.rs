@@ -9,8 +9,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use vpn_killswitch::backend::nft::read::Element;
-use vpn_killswitch::config::{self, Config, RouterMode};
-use vpn_killswitch::observe::{Link, Observed};
+use vpn_killswitch::config::{self, Config, Host, RouterMode};
+use vpn_killswitch::observe::{Link, Observed, TimeSources};
 use vpn_killswitch::policy::{self, Policy, Warning};
 use vpn_killswitch::ruleset::{self, Ruleset};
 use vpn_killswitch::status::{self, LayerReadback, Readback};
@@ -62,7 +62,7 @@ fn rich() -> (Config, Observed, Policy, Vec<Warning>, Ruleset) {
     };
     let observed = Observed {
         links: vec![link("tun0"), link("lan0"), link("wan0")],
-        time_servers: addrs.into(),
+        time: TimeSources { servers: addrs.map(Host::Addr).into(), from_dhcp: false },
         ..Observed::default()
     };
     let (policy, warnings) = policy::derive(&config, &observed).unwrap();
@@ -234,7 +234,7 @@ fn the_manual_page_has_every_key_of_the_status_and_every_warning() {
     for key in keys {
         assert!(words.contains(key.as_str()), "STATUS does not have '{key}'");
     }
-    let source = read("src/policy.rs");
+    let source = read("src/policy/mod.rs");
     let codes: BTreeSet<&str> =
         source.split("code: \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert!(codes.len() >= 5);

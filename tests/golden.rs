@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use vpn_killswitch::backend::nft::{Change, Nft, text};
 use vpn_killswitch::config::{self, Config};
-use vpn_killswitch::observe::Observed;
+use vpn_killswitch::observe::{Link, Observed};
 use vpn_killswitch::policy;
 use vpn_killswitch::ruleset::build::{BLOCKED, PAUSED, PAUSED_DEVICES};
 use vpn_killswitch::ruleset::{self, Ruleset};
@@ -103,11 +103,18 @@ fn wrong(lines: impl Iterator<Item = String>) -> Expected {
     Expected::from([("errors.txt", lines.map(|l| l + "\n").collect())])
 }
 
+/// What `observed.json` holds.
+#[derive(serde::Deserialize)]
+struct Stated {
+    links: Vec<Link>,
+    uplinks: Vec<String>,
+}
+
 /// The kernel's part from `observed.json`, the files' part from the files. The namespace is empty, so
 /// nothing of this machine gets in.
 fn observe(dir: &Path, config: &Config, ns: &Ns) -> Res<Observed> {
-    let stated: Observed = serde_json::from_slice(&fs::read(dir.join("observed.json"))?)?;
-    let from_files = ns.enter(|| Observed::gather(dir, config))??;
+    let stated: Stated = serde_json::from_slice(&fs::read(dir.join("observed.json"))?)?;
+    let from_files = ns.enter(|| Observed::gather(dir, config, true))??;
     Ok(Observed { links: stated.links, uplinks: stated.uplinks, ..from_files })
 }
 

@@ -915,6 +915,8 @@ impl Model {
             conn_new: state.new,
             conn_reply: state.reply,
             conn_mark: state.mark,
+            into_ipsec: false,
+            from_ipsec: false,
         };
         match &case.origin {
             Origin::Outside { device, mac } => {
@@ -960,6 +962,8 @@ impl Model {
                     conn_new: false,
                     conn_reply: tracked && !state.reply,
                     conn_mark: if tracked { packet.conn_mark } else { 0 },
+                    into_ipsec: false,
+                    from_ipsec: false,
                     ..packet
                 };
                 let text =
@@ -994,6 +998,8 @@ impl Model {
                     // The error belongs to the connection only if that was let in before.
                     conn_reply: known && !state.reply,
                     conn_mark: if known { packet.conn_mark } else { 0 },
+                    into_ipsec: false,
+                    from_ipsec: false,
                 };
                 let code = if v4 { "3/13" } else { "1/1" };
                 let text = format!("ICMP {code} to {} about {}", s.source, s.id);

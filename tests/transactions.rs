@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use vpn_killswitch::backend::nft::{Applied, Change, Error, Nft, read, text};
 use vpn_killswitch::config::{ExemptConfig, RouterMode};
+use vpn_killswitch::names::Bootstrap;
 use vpn_killswitch::netlink::Socket;
 use vpn_killswitch::policy::{Endpoint, Policy};
 use vpn_killswitch::ruleset::{self, Content, Guarantee, Match, Rule, Ruleset, Verdict};
@@ -66,6 +67,7 @@ fn plain() -> Policy {
         tunnels: vec![device("tun*"), device("wg0")],
         locals: vec![device("br-lan"), device("br-guest")],
         tunnel_addrs: vec![Ipv4Addr::new(10, 64, 0, 2).into()],
+        ipsec: false,
         router: RouterMode::Strict,
         reject: true,
         port_forward_replies: false,
@@ -73,6 +75,8 @@ fn plain() -> Policy {
         pass_mark: 0x1000_0000,
         endpoints: vec![Endpoint {
             name: "server".to_owned(),
+            source: String::new(),
+            problem: String::new(),
             host: "203.0.113.10".to_owned(),
             by_name: false,
             addrs: vec![Ipv4Addr::new(203, 0, 113, 10).into()],
@@ -83,6 +87,7 @@ fn plain() -> Policy {
             uid: None,
         }],
         time_servers: Vec::new(),
+        bootstrap: Bootstrap::default(),
         exempts: vec![exempt(vec![Net::parse("192.168.1.50").unwrap()])],
     }
 }

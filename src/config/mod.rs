@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use crate::types::{DevicePattern, Mac, Net, Ports, Proto};
 
 pub use schema::{DEFAULT_PASS_MARK, DNS_PORTS, ENDPOINT_MAX, EXEMPT_MAX, origin_mark};
-pub(crate) use schema::{host, number, user_name};
+pub(crate) use schema::{number, user_name};
 
 /// Where the configuration lies, below the root directory.
 pub const PATH: &str = "etc/config/vpn-killswitch";
@@ -50,6 +50,8 @@ pub struct Config {
     pub tunnel_interfaces: Vec<String>,
     /// Tunnels by kernel device.
     pub tunnel_devices: Vec<DevicePattern>,
+    /// Whether IPsec policies are a tunnel too.
+    pub ipsec: bool,
     /// Local networks by netifd name or firewall zone.
     pub local_interfaces: Vec<String>,
     /// Local networks by kernel device.
@@ -80,6 +82,7 @@ impl Default for Config {
             enabled: false,
             tunnel_interfaces: Vec::new(),
             tunnel_devices: Vec::new(),
+            ipsec: false,
             local_interfaces: Vec::new(),
             local_devices: Vec::new(),
             router: RouterMode::Strict,
@@ -102,6 +105,27 @@ pub enum Host {
     Addr(IpAddr),
     /// A name in lower case without a final dot.
     Name(String),
+}
+
+impl Host {
+    /// Reads an address of another host, or a name by the rules of RFC 1123 section 2.1.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(addr) = text.parse::<IpAddr>() {
+            return schema::unicast(addr).ok().map(Self::Addr);
+        }
+        let name = text.strip_suffix('.').unwrap_or(text);
+        let labels_fit = name.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        });
+        // "1.2.3" or "300.1.1.1" is a mistyped address, not a name: no top-level domain is numeric.
+        let numeric_end =
+            name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+        (name.len() <= 253 && labels_fit && !numeric_end)
+            .then(|| Self::Name(name.to_ascii_lowercase()))
+    }
 }
 
 impl fmt::Display for Host {

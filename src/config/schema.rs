@@ -36,10 +36,11 @@ const EXEMPT_MIN_PREFIX: u8 = 8;
 /// An exemption by ports alone may name at most so many.
 const EXEMPT_MAX_PORTS: u32 = 1000;
 
-const KILLSWITCH_OPTIONS: [&str; 13] = [
+const KILLSWITCH_OPTIONS: [&str; 14] = [
     "enabled",
     "tunnel_interface",
     "tunnel_device",
+    "ipsec",
     "local_interface",
     "local_device",
     "router",
@@ -149,6 +150,7 @@ fn killswitch(section: &Section, config: &mut Config, errors: &mut Vec<ConfigErr
     }
     config.tunnel_interfaces = read.list("tunnel_interface", interface_name);
     config.tunnel_devices = read.list("tunnel_device", DevicePattern::parse);
+    config.ipsec = read.boolean("ipsec").unwrap_or(false);
     config.local_interfaces = read.list("local_interface", interface_name);
     config.local_devices = read.list("local_device", DevicePattern::parse);
     config.router = read
@@ -215,10 +217,12 @@ fn contradictions(section: &Section, config: &Config, errors: &mut Vec<ConfigErr
         }
     }
     if config.enabled {
-        if config.tunnel_devices.is_empty() && config.tunnel_interfaces.is_empty() {
+        if config.tunnel_devices.is_empty() && config.tunnel_interfaces.is_empty() && !config.ipsec
+        {
             errors.push(ConfigError::of(
                 section,
-                "enabled without a tunnel: add list tunnel_interface or list tunnel_device"
+                "enabled without a tunnel: add list tunnel_interface or list tunnel_device (or option \
+                 ipsec)"
                     .to_owned(),
             ));
         }
@@ -241,7 +245,7 @@ fn endpoint(
     let before = errors.len();
     let mut read = Reader::new(section, &ENDPOINT_OPTIONS, errors);
     let name = read.scalar("name", "a name of at most 32 printable characters", label);
-    let host = read.scalar("host", "an address or a host name", host);
+    let host = read.scalar("host", "an address or a host name", Host::parse);
     let proto = read
         .scalar("proto", "udp, tcp, gre, esp, ah, 6in4 or a protocol number", Proto::parse)
         .unwrap_or(Proto::Udp);
@@ -371,7 +375,7 @@ pub fn origin_mark(pass_mark: u32) -> u32 {
     if pass_mark == 1 << 31 { 1 << 30 } else { pass_mark << 1 }
 }
 
-fn unicast(addr: IpAddr) -> Result<IpAddr, &'static str> {
+pub(super) fn unicast(addr: IpAddr) -> Result<IpAddr, &'static str> {
     if addr.is_unspecified() || addr.is_multicast() || addr.is_loopback() {
         return Err("it is not the address of another host");
     }
@@ -410,24 +414,6 @@ pub(crate) fn user_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 32
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.$".contains(&b))
-}
-
-/// An IP literal, or a name by the rules of RFC 1123 section 2.1.
-pub(crate) fn host(text: &str) -> Option<Host> {
-    if let Ok(addr) = text.parse::<IpAddr>() {
-        return unicast(addr).ok().map(Host::Addr);
-    }
-    let name = text.strip_suffix('.').unwrap_or(text);
-    let labels_fit = name.split('.').all(|label| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    });
-    // "1.2.3" or "300.1.1.1" is a mistyped address, not a name: no top-level domain is numeric.
-    let numeric_end =
-        name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
-    (name.len() <= 253 && labels_fit && !numeric_end).then(|| Host::Name(name.to_ascii_lowercase()))
 }
 
 /// A 32-bit number, decimal or with `0x`.

@@ -236,6 +236,9 @@ fn packet(entry: &Entry, answers: bool, path: Path, source_mac: Option<Mac>) -> 
         conn_reply: answers,
         conn_dnat: entry.dnat,
         conn_mark: entry.mark,
+        // Not to be known from here; the rules judge each packet.
+        into_ipsec: false,
+        from_ipsec: false,
     }
 }
 

@@ -7,31 +7,54 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
+use super::TimeSources;
+use super::netifd::Interface;
 use super::vpn;
+use crate::config::Host;
 use crate::config::uci::{self, Package, Section, Value};
 
 /// Files longer than this are not read; a list of blocked names may have megabytes.
 const FILE_MAX: u64 = 4 << 20;
 
-/// The devices of the named netifd interfaces and firewall zones, from `/etc/config/network` and
-/// `/etc/config/firewall`. An interface goes before a zone of the same name.
+/// The devices of the named netifd interfaces and firewall zones: as netifd has them now, or else as
+/// `/etc/config/network` and `/etc/config/firewall` say. An interface goes before a zone of the same
+/// name.
 pub fn interfaces<'a>(
     root: &Path,
+    netifd: &[Interface],
     names: impl Iterator<Item = &'a String>,
 ) -> BTreeMap<String, Vec<String>> {
-    let network = package(root, "etc/config/network");
+    let network = Network { root, netifd, file: package(root, "etc/config/network") };
     let firewall = package(root, "etc/config/firewall");
     names
         .map(|name| {
-            let mut devices = interface_devices(root, &network, name);
+            let mut devices = network.devices(name);
             if devices.is_empty() {
-                devices = zone_devices(root, &firewall, &network, name);
+                devices = zone_devices(&firewall, &network, name);
             }
             devices.sort();
             devices.dedup();
             (name.clone(), devices)
         })
         .collect()
+}
+
+/// What is known about netifd's interfaces.
+struct Network<'a> {
+    root: &'a Path,
+    /// What netifd says.
+    netifd: &'a [Interface],
+    /// What it was told.
+    file: Package,
+}
+
+impl Network<'_> {
+    fn devices(&self, name: &str) -> Vec<String> {
+        match self.netifd.iter().find(|i| i.name == name && !i.device.is_empty()) {
+            Some(interface) => vec![interface.device.clone()],
+            None => interface_devices(self.root, &self.file, name),
+        }
+    }
 }
 
 /// The layer 3 devices that netifd gives the interface, by its protocol (netifd's proto handlers and
@@ -61,14 +84,14 @@ pub(super) fn interface_devices(root: &Path, network: &Package, name: &str) -> V
     }
 }
 
-fn zone_devices(root: &Path, firewall: &Package, network: &Package, name: &str) -> Vec<String> {
+fn zone_devices(firewall: &Package, network: &Network<'_>, name: &str) -> Vec<String> {
     let zone = firewall
         .sections
         .iter()
         .find(|s| s.kind == "zone" && scalar(s, "name").as_deref() == Some(name));
     let Some(zone) = zone else { return Vec::new() };
     let mut devices: Vec<String> =
-        words(zone, "network").iter().flat_map(|n| interface_devices(root, network, n)).collect();
+        words(zone, "network").iter().flat_map(|n| network.devices(n)).collect();
     // firewall4 writes a prefix as 'tun+'.
     devices.extend(words(zone, "device").into_iter().map(|d| match d.strip_suffix('+') {
         Some(stem) => format!("{stem}*"),
@@ -118,14 +141,30 @@ pub fn users<'a>(root: &Path, wanted: impl Iterator<Item = &'a String>) -> BTree
         .collect()
 }
 
-/// Time servers by address from `/etc/config/system`.
-pub fn time_servers(root: &Path) -> Vec<IpAddr> {
-    package(root, "etc/config/system")
-        .sections
-        .iter()
-        .filter(|s| s.kind == "timeserver")
-        .flat_map(|s| words(s, "server"))
-        .filter_map(|server| server.parse().ok())
+/// Time servers from `/etc/config/system`, as OpenWrt's `sysntpd` reads them.
+pub fn time_sources(root: &Path) -> TimeSources {
+    let mut out = TimeSources::default();
+    for section in &package(root, "etc/config/system").sections {
+        let on =
+            |name| !matches!(scalar(section, name).as_deref(), Some("0" | "off" | "no" | "false"));
+        if section.kind != "timeserver" || !on("enabled") {
+            continue;
+        }
+        out.servers.extend(words(section, "server").iter().filter_map(|s| Host::parse(s)));
+        out.from_dhcp |= on("use_dhcp");
+    }
+    out
+}
+
+/// Name servers of `/etc/resolv.conf` that are not this host itself.
+pub fn resolvers(root: &Path) -> Vec<IpAddr> {
+    text(root, "etc/resolv.conf")
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok())?
+        })
+        .filter(|addr: &IpAddr| !addr.is_loopback() && !addr.is_unspecified())
         .collect()
 }
 
@@ -242,8 +281,18 @@ mod tests {
         let firewall = package(
             "config zone\n option name home\n list network a\n list network gone\n list device 'tun+'\n",
         );
-        let of = |name| zone_devices(Path::new("/nonexistent"), &firewall, &network, name);
-        assert_eq!(of("home"), ["br-a", "tun*"]);
-        assert!(of("a").is_empty());
+        let network = Network { root: Path::new("/nonexistent"), netifd: &[], file: network };
+        assert_eq!(zone_devices(&firewall, &network, "home"), ["br-a", "tun*"]);
+        assert!(zone_devices(&firewall, &network, "a").is_empty());
+    }
+
+    #[test]
+    fn netifd_knows_better_than_its_file() {
+        let root = Path::new("/nonexistent");
+        let file = package("config interface a\n option device br-a\n");
+        let up = Interface { name: "a".into(), device: "br-b".into(), ..Interface::default() };
+        let down = Interface { device: String::new(), ..up.clone() };
+        assert_eq!(Network { root, netifd: &[up], file: file.clone() }.devices("a"), ["br-b"]);
+        assert_eq!(Network { root, netifd: &[down], file }.devices("a"), ["br-a"]);
     }
 }

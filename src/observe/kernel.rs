@@ -17,6 +17,9 @@ use crate::netlink::{Refusal, Request, Socket, again};
 const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 1 << 3;
 const IFF_LOWER_UP: u32 = 1 << 16;
+/// linux/netlink.h and linux/xfrm.h.
+const NETLINK_XFRM: u16 = 6;
+const XFRM_MSG_GETSA: u16 = 18;
 /// `RTN_UNICAST` (linux/rtnetlink.h).
 const RTN_UNICAST: u8 = 1;
 /// `IFLA_IFNAME` (linux/if_link.h).
@@ -50,6 +53,23 @@ pub struct Seen {
 pub fn look() -> io::Result<Seen> {
     let mut socket = Socket::open(0)?;
     Ok(again(|| read(&mut socket))?)
+}
+
+/// Whether the kernel has keys for IPsec.
+///
+/// # Errors
+/// What the kernel said; `EPROTONOSUPPORT` when it knows no IPsec.
+pub fn ipsec_keys() -> io::Result<bool> {
+    let mut socket = Socket::open(NETLINK_XFRM)?;
+    let keys = again(|| {
+        let mut keys = false;
+        socket.request(&Request::list(XFRM_MSG_GETSA, Vec::new()), |_| {
+            keys = true;
+            Ok(())
+        })?;
+        Ok(keys)
+    })?;
+    Ok(keys)
 }
 
 fn read(socket: &mut Socket) -> Result<Seen, Refusal> {

@@ -4,14 +4,18 @@
 
 mod files;
 mod kernel;
+pub mod netifd;
 pub mod vpn;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, Host};
+use crate::names::{self, Known};
+use netifd::Interface;
 
 use serde::{Deserialize, Serialize};
 
@@ -62,59 +66,97 @@ pub struct Sink {
 }
 
 /// Everything that was seen, at one time.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     /// All devices but the loopback.
     pub links: Vec<Link>,
     /// Devices that a default route leaves by, or half of one (`0.0.0.0/1`), in any table.
-    #[serde(default)]
     pub uplinks: Vec<String>,
     /// Devices of each route that leads over several.
-    #[serde(default)]
     pub multipath: Vec<Vec<String>>,
     /// The device for refused packets.
-    #[serde(default)]
     pub sink: Sink,
     /// Devices of netifd interfaces and of firewall zones, by name.
-    #[serde(default)]
     pub interfaces: BTreeMap<String, Vec<String>>,
+    /// netifd's interfaces, where it was asked and answered.
+    pub netifd: Vec<Interface>,
+    /// Name servers of `/etc/resolv.conf` on other hosts, where there is no netifd.
+    pub resolvers: Vec<IpAddr>,
+    /// VPN servers in the VPNs' own configuration and state.
+    pub vpn: Vec<vpn::Found>,
+    /// What of these could not be made sense of, for a person.
+    pub vpn_problems: Vec<String>,
     /// Addresses of names that are known without asking anyone (`/etc/hosts`).
-    #[serde(default)]
     pub hosts: BTreeMap<String, Vec<IpAddr>>,
-    /// Time servers by address.
-    #[serde(default)]
-    pub time_servers: Vec<IpAddr>,
+    /// What was asked before, for names that are not in [`Self::hosts`].
+    pub known: Known,
+    /// Where time comes from.
+    pub time: TimeSources,
+    /// Whether the kernel has keys for IPsec; looked for only where IPsec is a tunnel.
+    pub ipsec_keys: bool,
+    /// Whether the clock shows a time before this program was written.
+    pub clock_is_early: bool,
     /// User numbers by name (`/etc/passwd`).
-    #[serde(default)]
     pub users: BTreeMap<String, u32>,
 }
+
+/// The time servers of `/etc/config/system`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TimeSources {
+    /// Listed servers, by address or name.
+    pub servers: Vec<Host>,
+    /// Whether those that DHCP gives are used too.
+    pub from_dhcp: bool,
+}
+
+/// 2026-01-01, in seconds since 1970: a router without a battery starts in its past.
+const CLOCK_FLOOR_SECS: u64 = 1_767_225_600;
 
 pub use kernel::{Seen, look};
 
 impl Observed {
     /// Looks at the kernel of this network namespace and at the files below `root`, for what `config`
-    /// needs.
+    /// needs. netifd is asked only if `ask_netifd`: before it runs there is nothing to wait for.
     ///
     /// # Errors
     /// What the kernel said. A file that cannot be read says nothing.
-    pub fn gather(root: &Path, config: &Config) -> io::Result<Self> {
+    pub fn gather(root: &Path, config: &Config, ask_netifd: bool) -> io::Result<Self> {
         let Seen { links, uplinks, multipath, sink } = look()?;
+        let netifd = if ask_netifd { netifd::interfaces(root) } else { Vec::new() };
         let exempts = config.exempts.iter().flat_map(|e| &e.local_interfaces);
         let interfaces =
             config.tunnel_interfaces.iter().chain(&config.local_interfaces).chain(exempts);
-        let names = config.endpoints.iter().filter_map(|e| match &e.host {
-            Host::Name(name) => Some(name),
-            Host::Addr(_) => None,
-        });
+        let (vpn, vpn_problems) = vpn::find(root, &links);
+        let time = if config.ntp { files::time_sources(root) } else { TimeSources::default() };
+        let hosts = config.endpoints.iter().map(|e| &e.host);
+        let names =
+            hosts.chain(vpn.iter().map(|f| &f.host)).chain(&time.servers).filter_map(|host| {
+                match host {
+                    Host::Name(name) => Some(name),
+                    Host::Addr(_) => None,
+                }
+            });
+        let hosts = files::hosts(root, names);
+        let users = config.endpoints.iter().map(|e| &e.user).chain(vpn.iter().map(|f| &f.user));
+        let users = files::users(root, users.flatten());
         Ok(Self {
+            interfaces: files::interfaces(root, &netifd, interfaces),
+            resolvers: if netifd.is_empty() { files::resolvers(root) } else { Vec::new() },
+            known: Known::load(root, names::now()),
+            ipsec_keys: config.ipsec && kernel::ipsec_keys().unwrap_or(false),
+            clock_is_early: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .is_ok_and(|since| since.as_secs() < CLOCK_FLOOR_SECS),
             links,
             uplinks,
             multipath,
             sink,
-            interfaces: files::interfaces(root, interfaces),
-            hosts: files::hosts(root, names),
-            time_servers: if config.ntp { files::time_servers(root) } else { Vec::new() },
-            users: files::users(root, config.endpoints.iter().filter_map(|e| e.user.as_ref())),
+            netifd,
+            vpn,
+            vpn_problems,
+            hosts,
+            time,
+            users,
         })
     }
 }

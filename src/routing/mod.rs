@@ -157,6 +157,7 @@ pub fn plan(
     sink: Sink,
     installed: &Installed,
 ) -> Vec<Step> {
+    let policy = policy.filter(|p| left_out(p).is_none());
     let wanted = policy.map(wanted).unwrap_or_default();
     let belongs = |name: &str| policy.is_some_and(|p| p.is_tunnel(name) || p.is_local(name));
     let step =
@@ -204,6 +205,15 @@ pub fn plan(
     }
     steps.append(&mut last);
     steps
+}
+
+/// Why this layer is left out; `None` where it is wanted.
+pub fn left_out(policy: &Policy) -> Option<String> {
+    policy.ipsec.then(|| {
+        "routing cannot tell what IPsec policies will encrypt, so option ipsec leaves this layer out; \
+         IPsec with a device of its own (proto xfrm) as tunnel_interface has both layers"
+            .to_owned()
+    })
 }
 
 /// What layer 2 does not close: devices that somebody put into a group of their own, so that routes

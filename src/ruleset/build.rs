@@ -115,12 +115,16 @@ impl Builder<'_> {
         // in the middle of a connection that conntrack does not know counts as new too; only a SYN
         // really opens one.
         // The cheapest and rarest condition first: an old connection's packets cost no look-up.
-        let from_uplink = [
+        let mut from_uplink = vec![
             Match::ConnNew,
             self.in_by_tunnel(false),
             self.in_by_local(false),
             Match::NotFromLoopback,
         ];
+        if self.policy.ipsec {
+            // It came through a tunnel: its answers may not leave in the clear when that is gone.
+            from_uplink.push(Match::NotFromIpsec);
+        }
         for (id, more) in [
             ("mark_from_uplink_tcp", &[Match::Protocol(TCP), Match::TcpSyn][..]),
             ("mark_from_uplink", &[Match::NotProtocol(TCP)][..]),
@@ -208,6 +212,10 @@ impl Builder<'_> {
                 Verdict::Accept,
             ),
         ];
+        if p.ipsec {
+            let matches = vec![self.in_by_local(true), Match::IntoIpsec];
+            rules.push(rule("fwd_ipsec", G1, "IPsec encrypts it", matches, Verdict::Accept));
+        }
         for (family, name) in Family::BOTH.into_iter().zip(BLOCKED) {
             self.recorded(family, name, BLOCKED_TIMEOUT_SECS);
             rules.push(Rule {
@@ -285,6 +293,10 @@ impl Builder<'_> {
                 Verdict::Accept,
             ),
         ];
+        if p.ipsec {
+            let matches = vec![Match::IntoIpsec];
+            rules.push(rule("out_ipsec", G2, "IPsec encrypts it", matches, Verdict::Accept));
+        }
         for (n, endpoint) in (1..).zip(&p.endpoints) {
             rules.extend(self.endpoint(n, endpoint));
         }

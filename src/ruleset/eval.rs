@@ -67,6 +67,10 @@ pub struct Packet {
     pub conn_dnat: bool,
     /// Its connection's mark.
     pub conn_mark: u32,
+    /// Whether IPsec will encrypt it.
+    pub into_ipsec: bool,
+    /// Whether it came out of IPsec.
+    pub from_ipsec: bool,
 }
 
 /// A rule that matched.
@@ -192,6 +196,8 @@ fn holds(ruleset: &Ruleset, condition: &Match, packet: &Packet) -> bool {
         Match::ConnReply => packet.conn_reply,
         Match::ConnDnat => packet.conn_dnat,
         Match::ConnMark(bit) => packet.conn_mark & bit != 0,
+        Match::IntoIpsec => packet.into_ipsec,
+        Match::NotFromIpsec => !packet.from_ipsec,
     }
 }
 

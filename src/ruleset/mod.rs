@@ -173,6 +173,10 @@ pub enum Match {
     ConnDnat,
     /// The connection's mark has the bit.
     ConnMark(u32),
+    /// IPsec will encrypt it before it leaves (the kernel's policies and keys, ip-xfrm(8)).
+    IntoIpsec,
+    /// It did not come out of IPsec.
+    NotFromIpsec,
 }
 
 /// What a rule does besides deciding.

@@ -11,6 +11,7 @@ use crate::stage::{SOME, Stage};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 use vpn_killswitch::netlink::attr::bytes;
 use vpn_killswitch::netlink::{Request, Socket, wait};
@@ -58,7 +59,7 @@ impl Lines {
 
     /// Reads what was written within this time.
     fn read(&mut self, patience: Duration) -> Res<()> {
-        wait(&[&self.socket], Some(patience))?;
+        wait([(self.socket.as_fd(), libc::POLLIN)], Some(patience))?;
         let of = &mut self.of;
         Ok(self.socket.drain(|kind, message| {
             let attrs = message.get(NFGENMSG..).unwrap_or_default();

@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
-use vpn_killswitch::config::{self, Config, EndpointConfig, Host};
-use vpn_killswitch::observe::{Link, Observed};
+use vpn_killswitch::config::{self, Config, EndpointConfig, Host, RouterMode};
+use vpn_killswitch::observe::{Link, Observed, TimeSources};
 use vpn_killswitch::policy::{Policy, derive};
 use vpn_killswitch::ruleset::build;
 use vpn_killswitch::types::DevicePattern;
@@ -60,6 +60,7 @@ fn config() -> impl Strategy<Value = Config> {
     )
         .prop_map(|(a, (local_devices, router, flags), (endpoints, exempts, pass_mark))| {
             Config {
+                ipsec: false,
                 enabled: flags[0],
                 tunnel_interfaces: a.0,
                 tunnel_devices: a.1,
@@ -99,7 +100,10 @@ fn observed() -> impl Strategy<Value = Observed> {
                 .map(|(name, of)| (name.to_owned(), of.iter().map(|d| (*d).to_owned()).collect()))
                 .collect(),
             hosts: BTreeMap::from([(NAMES[0].to_owned(), vpn_addrs)]),
-            time_servers,
+            time: TimeSources {
+                servers: time_servers.into_iter().map(Host::Addr).collect(),
+                from_dhcp: false,
+            },
             users: BTreeMap::from([("openvpn".to_owned(), world::USER)]),
             ..Observed::default()
         })
@@ -154,7 +158,9 @@ fn check(config: &Config, seen: &Observed, traffic: &Traffic) -> Result<(), Test
         prop_assert_eq!(policy.tunnel_addrs.contains(&addr), guarded, "{}", addr);
         prop_assert_eq!(
             policy.time_servers.contains(&addr),
-            config.ntp && seen.time_servers.contains(&addr)
+            config.ntp
+                && config.router == RouterMode::Strict
+                && seen.time.servers.contains(&Host::Addr(addr))
         );
     }
     prop_assert_eq!(policy.exempts.len(), config.exempts.iter().filter(|e| e.enabled).count());
@@ -192,7 +198,7 @@ fn same_for_the_same(
 ) -> Result<(), TestCaseError> {
     let mut seen = seen.clone();
     seen.links.reverse();
-    seen.time_servers.reverse();
+    seen.time.servers.reverse();
     for addrs in seen.hosts.values_mut() {
         addrs.reverse();
         addrs.extend_from_within(..);

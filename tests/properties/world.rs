@@ -10,6 +10,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use vpn_killswitch::config::{DNS_PORTS, ExemptConfig, RouterMode};
+use vpn_killswitch::names::Bootstrap;
 use vpn_killswitch::policy::{Endpoint, Policy};
 use vpn_killswitch::ruleset::Ruleset;
 use vpn_killswitch::ruleset::eval::{Packet, Path, Trace, eval};
@@ -116,7 +117,20 @@ pub fn endpoint() -> impl Strategy<Value = Endpoint> {
                 mark = mark.or(Some(7));
             }
             let host = "vpn.example.net".to_owned();
-            Endpoint { name, host, by_name, addrs, proto, port, source_port, mark, uid }
+            let (source, problem) = Default::default();
+            Endpoint {
+                name,
+                source,
+                problem,
+                host,
+                by_name,
+                addrs,
+                proto,
+                port,
+                source_port,
+                mark,
+                uid,
+            }
         },
     )
 }
@@ -172,6 +186,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
             tunnels,
             locals,
             tunnel_addrs,
+            ipsec: false,
             router,
             reject: flags.0,
             port_forward_replies: flags.1,
@@ -179,6 +194,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
             pass_mark: flags.3,
             endpoints: lists.0,
             time_servers: lists.1,
+            bootstrap: Bootstrap::default(),
             exempts: lists.2,
         })
 }
@@ -381,6 +397,8 @@ impl Draw {
             conn_dnat: self.dnat,
             // The origin bit is never drawn: only the model puts it there.
             conn_mark: foreign,
+            into_ipsec: false,
+            from_ipsec: false,
         };
         match &mut packet.path {
             Path::Output { .. } => packet.source_mac = None,

@@ -13,6 +13,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vpn_killswitch::config::{ExemptConfig, RouterMode};
+use vpn_killswitch::names::Bootstrap;
 use vpn_killswitch::policy::{Endpoint, Policy};
 use vpn_killswitch::types::{DevicePattern, Family, Mac, Net, Ports, Proto};
 
@@ -212,6 +213,8 @@ fn endpoint(rng: &mut Rng, n: usize) -> Endpoint {
     let proto = protocol(rng);
     Endpoint {
         name: format!("server {n}"),
+        source: String::new(),
+        problem: String::new(),
         host: "vpn.example.net".to_owned(),
         by_name: rng.chance(40),
         addrs: rng.some(0, 3, |r| {
@@ -248,6 +251,7 @@ pub fn policy(rng: &mut Rng) -> Policy {
         tunnels,
         locals,
         tunnel_addrs,
+        ipsec: false,
         router: rng.pick(&[
             RouterMode::Strict,
             RouterMode::Strict,
@@ -266,6 +270,7 @@ pub fn policy(rng: &mut Rng) -> Policy {
                 endpoint(r, n)
             })
         },
+        bootstrap: Bootstrap::default(),
         time_servers: rng.some(0, 3, |r| {
             let family = family(r);
             address(r, family)

@@ -34,6 +34,7 @@ pub mod meta {
     pub const SKUID: u32 = 10;
     pub const NFPROTO: u32 = 15;
     pub const L4PROTO: u32 = 16;
+    pub const SECPATH: u32 = 25;
 }
 
 /// Keys of `ct` (`enum nft_ct_keys`).
@@ -53,6 +54,8 @@ pub mod base {
     pub const TRANSPORT: u32 = 2;
 }
 
+/// `NFT_RT_XFRM` (kernels since 4.20).
+const RT_XFRM: u32 = 4;
 /// `NFTA_FIB_F_SADDR` and `NFT_FIB_RESULT_OIFNAME`.
 const FIB_SOURCE: u32 = 1;
 const FIB_OIFNAME: u32 = 2;
@@ -85,6 +88,8 @@ pub enum Expr {
     CtSet(u32),
     /// Loads the name of the device by which the router would send to the packet's source.
     SourceRoute,
+    /// Loads 1 if IPsec will encrypt the packet, else 0.
+    IntoIpsec,
     /// Loads bytes of the packet.
     Payload {
         /// One of [`base`].
@@ -174,6 +179,7 @@ impl Expr {
             Self::SourceRoute => {
                 ("fib", vec![(1, Word(REGISTER)), (2, Word(FIB_OIFNAME)), (3, Word(FIB_SOURCE))])
             }
+            Self::IntoIpsec => ("rt", vec![(1, Word(REGISTER)), (2, Word(RT_XFRM))]),
             Self::Payload { base, offset, len } => (
                 "payload",
                 vec![(1, Word(REGISTER)), (2, Word(*base)), (3, Word(*offset)), (4, Word(*len))],
@@ -253,6 +259,10 @@ impl Expr {
                 register(1)?;
                 let same = word(data, 2)? == FIB_OIFNAME && word(data, 3)? == FIB_SOURCE;
                 same.then_some(Self::SourceRoute)?
+            }
+            "rt" => {
+                register(1)?;
+                (word(data, 2)? == RT_XFRM).then_some(Self::IntoIpsec)?
             }
             "payload" => {
                 register(1)?;
@@ -339,6 +349,7 @@ impl fmt::Display for Expr {
             Self::Ct(key) => write!(f, "load ct {key}"),
             Self::CtSet(key) => write!(f, "set ct {key}"),
             Self::SourceRoute => f.write_str("load the way to the source"),
+            Self::IntoIpsec => f.write_str("load whether IPsec encrypts"),
             Self::Payload { base, offset, len } => write!(f, "load {len} bytes at {base}+{offset}"),
             Self::Bitwise { mask, xor } => write!(f, "and 0x{} xor 0x{}", hex(mask), hex(xor)),
             Self::Cmp { negated, value } => write!(f, "{}equal 0x{}", not(negated), hex(value)),
@@ -428,6 +439,7 @@ mod tests {
             Expr::Ct(ct::STATE),
             Expr::CtSet(ct::MARK),
             Expr::SourceRoute,
+            Expr::IntoIpsec,
             Expr::Payload { base: base::NETWORK, offset: 12, len: 4 },
             Expr::Bitwise { mask: vec![0xff; 16], xor: vec![0; 16] },
             Expr::Cmp { negated: false, value: vec![1, 2, 3] },

@@ -302,6 +302,8 @@ fn lower_match(condition: &Match, out: &mut Vec<Expr>) {
         Match::ConnMark(bit) => {
             out.extend([Expr::Ct(ct::MARK), mask(*bit), equal(bit.to_ne_bytes())]);
         }
+        Match::IntoIpsec => out.extend([Expr::IntoIpsec, equal([1])]),
+        Match::NotFromIpsec => out.extend([Expr::Meta(meta::SECPATH), equal([0])]),
     }
 }
 

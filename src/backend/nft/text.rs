@@ -156,6 +156,8 @@ fn matched(condition: &Match, all: &[Match]) -> String {
         Match::ConnDnat => "ct status dnat".to_owned(),
         Match::ConnReply => "ct direction reply".to_owned(),
         Match::ConnMark(bit) => format!("ct mark & {bit:#010x} == {bit:#010x}"),
+        Match::IntoIpsec => "rt ipsec exists".to_owned(),
+        Match::NotFromIpsec => "meta ipsec missing".to_owned(),
     }
 }
 

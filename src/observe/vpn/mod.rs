@@ -14,12 +14,10 @@ mod wireguard;
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use super::Link;
 use super::files;
 use crate::config::uci::Package;
-use crate::config::{self, DNS_PORTS, Host};
+use crate::config::{DNS_PORTS, Host};
 use crate::types::{DevicePattern, Proto};
 
 /// More endpoints than this are not listed: each one costs rules, and a file that names more is not
@@ -30,17 +28,15 @@ pub const FOUND_MAX: usize = 256;
 const ROOT: &str = "0";
 
 /// A VPN server, with all that is known about the packets that the tunnel sends to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// For people: `wg0 peer AbCdEfGh`, `openvpn office`.
     pub name: String,
     /// The server.
-    #[serde(with = "text")]
     pub host: Host,
     /// Destination port; none for protocols without ports.
     pub port: Option<u16>,
     /// Transport protocol.
-    #[serde(with = "text")]
     pub proto: Proto,
     /// Source port, where the tunnel has a fixed one.
     pub source_port: Option<u16>,
@@ -51,7 +47,6 @@ pub struct Found {
     /// The netifd interface, where the tunnel is one.
     pub interface: Option<String>,
     /// The device that the tunnel has or will have. None for IPsec, and where nothing says it.
-    #[serde(with = "text::option")]
     pub device: Option<DevicePattern>,
     /// Where it was found: `/etc/config/network: wireguard_wg0`, `kernel: wg0`, `/etc/openvpn/a.ovpn:3`.
     pub source: String,
@@ -103,7 +98,7 @@ impl Finder<'_> {
 
     /// The server that `text` names, if it is one that can be reached outside.
     fn host(&mut self, source: &str, name: &str, text: &str) -> Option<Host> {
-        let host = config::host(text);
+        let host = Host::parse(text);
         if host.is_none() {
             let what = match text.parse::<std::net::IpAddr>() {
                 Ok(addr) if addr.is_loopback() => {
@@ -156,67 +151,6 @@ fn authority(text: &str) -> (&str, Option<&str>) {
         Some((_, port)) if port.contains(':') => (text, None),
         Some((host, port)) => (host, Some(port)),
         None => (text, None),
-    }
-}
-
-/// Values as the text that they print as, for files of what was seen.
-mod text {
-    use super::{DevicePattern, Host, Proto, config};
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub trait Text: ToString + Sized {
-        fn read(text: &str) -> Option<Self>;
-    }
-
-    impl Text for Host {
-        fn read(text: &str) -> Option<Self> {
-            config::host(text)
-        }
-    }
-
-    impl Text for Proto {
-        fn read(text: &str) -> Option<Self> {
-            Proto::parse(text)
-        }
-    }
-
-    impl Text for DevicePattern {
-        fn read(text: &str) -> Option<Self> {
-            DevicePattern::parse(text).ok()
-        }
-    }
-
-    pub fn serialize<T: Text, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&value.to_string())
-    }
-
-    pub fn deserialize<'a, T: Text, D: Deserializer<'a>>(from: D) -> Result<T, D::Error> {
-        let text = String::deserialize(from)?;
-        T::read(&text).ok_or_else(|| D::Error::custom(format!("unexpected '{text}'")))
-    }
-
-    pub mod option {
-        use super::{Deserialize, Deserializer, Error, Serializer, Text};
-
-        pub fn serialize<T: Text, S: Serializer>(
-            value: &Option<T>,
-            to: S,
-        ) -> Result<S::Ok, S::Error> {
-            match value {
-                Some(value) => to.serialize_some(&value.to_string()),
-                None => to.serialize_none(),
-            }
-        }
-
-        pub fn deserialize<'a, T: Text, D: Deserializer<'a>>(
-            from: D,
-        ) -> Result<Option<T>, D::Error> {
-            let read = |text: String| {
-                T::read(&text).ok_or_else(|| D::Error::custom(format!("unexpected '{text}'")))
-            };
-            Option::<String>::deserialize(from)?.map(read).transpose()
-        }
     }
 }
 

@@ -21,10 +21,6 @@ impl Root {
     /// What is found, in a line each.
     fn find(&self, links: &[Link]) -> (Vec<String>, Vec<String>) {
         let (found, problems) = find(&self.0, links);
-        for one in &found {
-            let text = serde_json::to_string(one).unwrap();
-            assert_eq!(&serde_json::from_str::<Found>(&text).unwrap(), one);
-        }
         (found.iter().map(brief).collect(), problems)
     }
 }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use super::{Finder, Found, NETWORK, ROOT, files, genl, port, uapi};
 use crate::config::uci::{Package, Section};
-use crate::config::{Host, host, number};
+use crate::config::{Host, number};
 use crate::netlink::Socket;
 use crate::types::{DevicePattern, Proto};
 
@@ -93,7 +93,7 @@ fn join(finder: &mut Finder<'_>, configured: Configured, live: Option<(Live, Str
     let Some((live, source)) = live else { return };
     for (key, endpoint) in live.peers {
         // A server on the router itself, or an address that means nothing, needs no rule.
-        let Some(host) = host(&endpoint.ip().to_canonical().to_string()) else { continue };
+        let Some(host) = Host::parse(&endpoint.ip().to_canonical().to_string()) else { continue };
         let known = |p: &Peer| p.key == key && p.host == host && p.port == endpoint.port();
         if endpoint.port() != 0 && !peers.iter().any(known) {
             add(&key, host, endpoint.port(), source.clone());

@@ -3,12 +3,13 @@
 //! Pure: a [`Config`] and what was [`Observed`] go in, a [`Policy`] comes out. Knows no rule syntax
 //! and decides nothing about order: that is [`crate::ruleset`]'s.
 
+mod endpoints;
+
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::config::{
-    Config, DEFAULT_PASS_MARK, DNS_PORTS, EndpointConfig, ExemptConfig, Host, RouterMode,
-};
+use crate::config::{Config, DEFAULT_PASS_MARK, DNS_PORTS, ExemptConfig, Host, RouterMode};
+use crate::names::Bootstrap;
 use crate::observe::Observed;
 use crate::types::{DevicePattern, Family, Proto};
 
@@ -21,6 +22,8 @@ pub struct Policy {
     pub locals: Vec<DevicePattern>,
     /// The router's own addresses on tunnel devices (not link-local ones).
     pub tunnel_addrs: Vec<IpAddr>,
+    /// Whether what IPsec encrypts by a policy, without a device of its own, is in a tunnel.
+    pub ipsec: bool,
     /// What the router itself may send.
     pub router: RouterMode,
     /// Refuse loudly towards local clients.
@@ -35,6 +38,8 @@ pub struct Policy {
     pub endpoints: Vec<Endpoint>,
     /// Time servers that the router may ask (NTP, udp 123).
     pub time_servers: Vec<IpAddr>,
+    /// What may be asked in the clear.
+    pub bootstrap: Bootstrap,
     /// Exemptions that are in force.
     pub exempts: Vec<ExemptConfig>,
 }
@@ -44,6 +49,10 @@ pub struct Policy {
 pub struct Endpoint {
     /// For people.
     pub name: String,
+    /// Where it was found, as a person would look it up.
+    pub source: String,
+    /// Why its name could not be asked for, the last time; empty when there is no problem.
+    pub problem: String,
     /// Address or name as configured.
     pub host: String,
     /// Whether [`Self::host`] is a name, so that its addresses may change.
@@ -191,8 +200,34 @@ pub fn derive(
     tunnel_addrs.sort();
     tunnel_addrs.dedup();
 
-    let endpoints: Vec<Endpoint> =
-        config.endpoints.iter().filter_map(|e| endpoint(e, observed, &mut warnings)).collect();
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let servers = endpoints::name_servers(config, observed, &tunnels, &locals);
+    let found = endpoints::all(config, observed, &tunnels, &mut warnings);
+    let mut names: Vec<String> = found
+        .iter()
+        .map(|(e, _)| &e.host)
+        .chain(&observed.time.servers)
+        .filter_map(|host| match host {
+            Host::Name(name) if !endpoints::in_hosts(observed, name) => Some(name.clone()),
+            _ => None,
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    // In mode open the VPN's programs may ask for themselves.
+    if config.router == RouterMode::Open {
+        names.clear();
+    }
+    let addrs = names.iter().map(|n| (n.clone(), observed.known.current(n))).collect();
+    let bootstrap = Bootstrap { names, servers, mark: config.pass_mark, addrs };
+    let endpoints: Vec<Endpoint> = found
+        .iter()
+        .filter_map(|(wanted, source)| {
+            endpoints::endpoint(wanted, source, observed, &bootstrap, &mut warnings)
+        })
+        .collect();
     if config.enabled && config.router == RouterMode::Strict && endpoints.is_empty() {
         warnings.push(Warning {
             code: "no-endpoint",
@@ -203,17 +238,30 @@ pub fn derive(
                     .to_owned(),
         });
     }
-
-    if !errors.is_empty() {
-        return Err(errors);
+    let time_servers = endpoints::time_servers(config, observed, &tunnels, &locals);
+    if config.enabled && observed.clock_is_early {
+        warnings.push(Warning {
+            code: "clock-early",
+            degrades: false,
+            message: format!(
+                "the clock is in the past, and WireGuard does not connect until it is right: {}",
+                if config.router != RouterMode::Strict {
+                    "set it with date, or wait for the time service".to_owned()
+                } else if time_servers.is_empty() {
+                    "no time server is known, so set it with date, or list one in \
+                     /etc/config/system and leave option ntp on"
+                        .to_owned()
+                } else {
+                    format!("{} time servers may be asked", time_servers.len())
+                }
+            ),
+        });
     }
-    let mut time_servers = if config.ntp { observed.time_servers.clone() } else { Vec::new() };
-    time_servers.sort();
-    time_servers.dedup();
     let policy = Policy {
         tunnels,
         locals,
         tunnel_addrs,
+        ipsec: config.ipsec,
         router: config.router,
         reject: config.reject,
         port_forward_replies: config.port_forward_replies,
@@ -221,6 +269,7 @@ pub fn derive(
         pass_mark: config.pass_mark,
         endpoints,
         time_servers,
+        bootstrap,
         exempts: config
             .exempts
             .iter()
@@ -273,59 +322,6 @@ fn exempt(
         .then(|| ExemptConfig { local_devices: devices, ..wanted.clone() })
 }
 
-fn endpoint(
-    wanted: &EndpointConfig,
-    observed: &Observed,
-    warnings: &mut Vec<Warning>,
-) -> Option<Endpoint> {
-    let (mut addrs, by_name) = match &wanted.host {
-        Host::Addr(addr) => (vec![*addr], false),
-        Host::Name(name) => (observed.hosts.get(name).cloned().unwrap_or_default(), true),
-    };
-    addrs.sort();
-    addrs.dedup();
-    if addrs.is_empty() {
-        warnings.push(Warning {
-            code: "endpoint-unresolved",
-            degrades: false,
-            message: format!(
-                "endpoint '{}': no address is known for {}, so the tunnel cannot reach it. Write its \
-                 address, or add it to /etc/hosts",
-                wanted.name, wanted.host
-            ),
-        });
-    }
-    let uid = match &wanted.user {
-        None => None,
-        Some(user) => match user.parse().ok().or_else(|| observed.users.get(user).copied()) {
-            Some(uid) => Some(uid),
-            None => {
-                warnings.push(Warning {
-                    code: "user-unknown",
-                    degrades: false,
-                    message: format!(
-                        "endpoint '{}': there is no user '{user}' here, so nobody may reach it; \
-                         correct option user",
-                        wanted.name
-                    ),
-                });
-                return None;
-            }
-        },
-    };
-    Some(Endpoint {
-        name: wanted.name.clone(),
-        host: wanted.host.to_string(),
-        by_name,
-        addrs,
-        proto: wanted.proto,
-        port: wanted.port,
-        source_port: wanted.source_port,
-        mark: wanted.mark,
-        uid,
-    })
-}
-
 impl Policy {
     /// What is in force where nothing is known: nothing is forwarded, and the router asks no names.
     /// It may answer its local networks, since nobody knows which they are.
@@ -334,6 +330,7 @@ impl Policy {
             tunnels: Vec::new(),
             locals: Vec::new(),
             tunnel_addrs: Vec::new(),
+            ipsec: false,
             router: RouterMode::Dns,
             reject: false,
             port_forward_replies: false,
@@ -341,6 +338,7 @@ impl Policy {
             pass_mark: DEFAULT_PASS_MARK,
             endpoints: Vec::new(),
             time_servers: Vec::new(),
+            bootstrap: Bootstrap::default(),
             exempts: Vec::new(),
         }
     }

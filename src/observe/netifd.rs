@@ -1,0 +1,149 @@
+//! What netifd says about its interfaces (`ubus call network.interface dump`).
+//!
+//! Reached through the platform's own `ubus` client, found below the root directory. Where there is
+//! none, or it does not answer, nothing is known: the files say what they say.
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::netlink::wait;
+
+/// The client, below the root directory.
+const UBUS: &str = "bin/ubus";
+/// netifd answers in some 3 ms; a bus that hangs must not hold up an apply.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A hundred interfaces take some 150 KiB.
+const ANSWER_MAX: u64 = 1 << 20;
+
+/// An interface of netifd.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Whether netifd has it up.
+    pub up: bool,
+    /// The kernel's device that carries its addresses; empty while there is none.
+    pub device: String,
+    /// Name servers that it brought, in their order.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+    /// Time servers that DHCP gave on it.
+    #[serde(default)]
+    pub time: Vec<IpAddr>,
+}
+
+/// All interfaces, or none where netifd cannot be asked.
+pub fn interfaces(root: &Path) -> Vec<Interface> {
+    let client = root.join(UBUS);
+    if !client.is_file() {
+        return Vec::new();
+    }
+    let patience = PATIENCE.as_secs().to_string();
+    let child = Command::new(client)
+        .args(["-t", &patience, "-S", "call", "network.interface", "dump"])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut child) = child else { return Vec::new() };
+    let answer = child.stdout.take().and_then(read_in_time);
+    if answer.is_none() {
+        let _ = child.kill();
+    }
+    let ended_well = child.wait().is_ok_and(|status| status.success());
+    answer.filter(|_| ended_well).map(|bytes| parse(&bytes)).unwrap_or_default()
+}
+
+/// All that is written until the other side closes, if that is in time.
+fn read_in_time(mut from: impl Read + AsFd) -> Option<Vec<u8>> {
+    let end = Instant::now() + PATIENCE + Duration::from_millis(500);
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let left = end.checked_duration_since(Instant::now())?;
+        wait([(from.as_fd(), libc::POLLIN)], Some(left)).ok()?;
+        // Whether that was something to read, the end, or only the time, the next round tells.
+        if Instant::now() >= end {
+            return None;
+        }
+        match from.read(&mut buffer).ok()? {
+            0 => return Some(bytes),
+            n => bytes.extend(buffer.get(..n)?),
+        }
+        if bytes.len() as u64 > ANSWER_MAX {
+            return None;
+        }
+    }
+}
+
+fn parse(answer: &[u8]) -> Vec<Interface> {
+    let Ok(answer) = serde_json::from_slice::<Value>(answer) else { return Vec::new() };
+    let Some(list) = answer.get("interface").and_then(Value::as_array) else { return Vec::new() };
+    let text =
+        |of: &Value, key: &str| of.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    list.iter()
+        .map(|entry| Interface {
+            name: text(entry, "interface"),
+            up: entry.get("up").and_then(Value::as_bool).unwrap_or(false),
+            device: text(entry, "l3_device"),
+            dns: addresses(entry.get("dns-server")),
+            time: addresses(entry.get("data").and_then(|d| d.get("ntpserver"))),
+        })
+        .filter(|i| !i.name.is_empty())
+        .collect()
+}
+
+/// The addresses of a list, or of a string of words.
+fn addresses(value: Option<&Value>) -> Vec<IpAddr> {
+    let words = |v: &Value| -> Vec<IpAddr> {
+        v.as_str().unwrap_or_default().split_whitespace().filter_map(|w| w.parse().ok()).collect()
+    };
+    match value {
+        Some(Value::Array(items)) => items.iter().flat_map(words).collect(),
+        Some(other) => words(other),
+        None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dump_is_read() {
+        let dump = br#"{"interface":[
+            {"interface":"loopback","up":true,"l3_device":"lo","dns-server":[],"data":{}},
+            {"interface":"wan","up":true,"l3_device":"pppoe-wan","device":"eth1","proto":"pppoe",
+             "dns-server":["192.0.2.53","2001:db8::53","nonsense"],
+             "data":{"ntpserver":"192.0.2.123 192.0.2.124"}},
+            {"interface":"wg0","up":false},
+            {"up":true}]}"#;
+        let found = parse(dump);
+        let names: Vec<_> = found.iter().map(|i| (i.name.as_str(), i.up)).collect();
+        assert_eq!(names, [("loopback", true), ("wan", true), ("wg0", false)]);
+        assert_eq!(found[1].device, "pppoe-wan");
+        assert_eq!(found[1].dns.len(), 2);
+        assert_eq!(found[1].time.len(), 2);
+        assert_eq!(found[2].device, "");
+    }
+
+    #[test]
+    fn anything_else_is_nothing() {
+        for bytes in [&b""[..], b"{}", b"[]", b"{\"interface\":{}}", b"\xff"] {
+            assert!(parse(bytes).is_empty());
+        }
+    }
+
+    #[test]
+    fn without_a_client_nothing_is_known() {
+        assert!(interfaces(Path::new("/nonexistent")).is_empty());
+    }
+}
