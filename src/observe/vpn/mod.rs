@@ -10,6 +10,7 @@ mod netifd;
 pub(super) mod openvpn;
 mod ovpn;
 mod uapi;
+mod wg_quick;
 mod wireguard;
 
 use std::path::Path;
@@ -23,6 +24,10 @@ use crate::types::{DevicePattern, Proto};
 /// More endpoints than this are not listed: each one costs rules, and a file that names more is not
 /// somebody's VPN.
 pub const FOUND_MAX: usize = 256;
+
+/// Longer names, and longer sentences, are cut: files and sections may be called anything.
+const NAME_MAX: usize = 48;
+const PROBLEM_MAX: usize = 300;
 
 /// The name of root where a rule is for its sockets.
 const ROOT: &str = "0";
@@ -62,7 +67,7 @@ pub fn find(root: &Path, links: &[Link]) -> (Vec<Found>, Vec<String>) {
     netifd::find(&mut finder, &network);
     netifd::find_ipsec(&mut finder);
     if finder.found.len() > FOUND_MAX {
-        finder.problem(format!(
+        finder.problem(&format!(
             "{} VPN servers are configured; the first {FOUND_MAX} of them can be reached",
             finder.found.len()
         ));
@@ -85,12 +90,13 @@ impl Finder<'_> {
     /// A UCI file; one that is broken is a problem.
     fn load(&mut self, path: &str) -> Option<Package> {
         files::load(self.root, path).unwrap_or_else(|problem| {
-            self.problem(problem);
+            self.problem(&problem);
             None
         })
     }
 
-    fn problem(&mut self, text: String) {
+    fn problem(&mut self, text: &str) {
+        let text = plain(text, PROBLEM_MAX);
         if !self.problems.contains(&text) {
             self.problems.push(text);
         }
@@ -107,16 +113,18 @@ impl Finder<'_> {
                 }
                 _ => "is not the address or name of a server",
             };
-            self.problem(format!("{source}: {name}: '{}' {what}", text.escape_debug()));
+            self.problem(&format!("{source}: {name}: '{}' {what}", text.escape_debug()));
         }
         host
     }
 
     /// Lists it, unless nothing tells its packets from the router's own DNS questions.
-    fn add(&mut self, found: Found) {
+    fn add(&mut self, mut found: Found) {
+        found.name = plain(&found.name, NAME_MAX);
+        found.source = plain(&found.source, PROBLEM_MAX);
         let narrow = found.source_port.is_some() || found.mark.is_some() || found.user.is_some();
         if !narrow && found.port.is_some_and(|p| DNS_PORTS.contains(&p)) {
-            self.problem(format!(
+            self.problem(&format!(
                 "{}: {}: port {} is a DNS port, and nothing tells the tunnel's packets from DNS \
                  questions: use another port",
                 found.source,
@@ -130,6 +138,17 @@ impl Finder<'_> {
             self.found.push(found);
         }
     }
+}
+
+/// One line that does nothing to a terminal, of at most `max` letters.
+fn plain(text: &str, max: usize) -> String {
+    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let mut out: String = text.chars().map(visible).take(max).collect();
+    if text.chars().nth(max).is_some() {
+        out.pop();
+        out.push('…');
+    }
+    out
 }
 
 /// A port, or the problem that it is none.

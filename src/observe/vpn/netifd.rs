@@ -54,7 +54,7 @@ pub(super) fn find(finder: &mut Finder<'_>, network: &Package) {
         }
         let source = format!("/{NETWORK}: {name}");
         if let Err(why) = interface(finder, network, section, &proto, &source) {
-            finder.problem(format!("{source}: {proto}: {why}"));
+            finder.problem(&format!("{source}: {proto}: {why}"));
         }
     }
 }

@@ -177,13 +177,14 @@ fn list(finder: &mut Finder<'_>, mut reading: Reading<'_>, name: &str, interface
     let in_kernel = device.as_ref().is_some_and(|device| {
         finder.links.iter().any(|l| l.kind.starts_with("ovpn") && device.matches(&l.name))
     });
-    let users: Vec<Option<String>> = match (&reading.mark, &reading.user) {
-        (Some(_), _) => vec![None],
-        (None, Some(user)) if user != "root" && user != ROOT => {
-            vec![Some(ROOT.to_owned()), Some(user.clone())]
-        }
-        (None, _) => vec![Some(ROOT.to_owned())],
+    let other_user = reading.user.take().filter(|user| user != "root" && user != ROOT);
+    // Older versions lose the right to set the mark together with the user.
+    let first = match reading.mark {
+        Some(mark) => (Some(mark), None),
+        None => (None, Some(ROOT.to_owned())),
     };
+    let senders: Vec<_> =
+        std::iter::once(first).chain(other_user.map(|user| (None, Some(user)))).collect();
     let name = format!("openvpn {name}");
     for target in targets {
         let Some(host) = finder.host(&target.source, &name, &target.host) else { continue };
@@ -193,21 +194,21 @@ fn list(finder: &mut Finder<'_>, mut reading: Reading<'_>, name: &str, interface
             port: Some(target.port),
             proto: target.proto,
             source_port: target.source_port,
-            mark: reading.mark,
+            mark: None,
             user: None,
             interface: interface.map(str::to_owned),
             device: device.clone(),
             source: target.source,
         };
-        for user in &users {
-            finder.add(Found { user: user.clone(), ..found.clone() });
+        for (mark, user) in &senders {
+            finder.add(Found { mark: *mark, user: user.clone(), ..found.clone() });
         }
         if in_kernel && found.proto == Proto::Udp {
-            finder.add(Found { mark: None, ..found });
+            finder.add(found);
         }
     }
     for problem in std::mem::take(&mut reading.problems) {
-        finder.problem(problem);
+        finder.problem(&problem);
     }
 }
 

@@ -58,6 +58,41 @@ fn nothing_is_found_where_there_is_nothing() {
 }
 
 #[test]
+fn wg_quicks_files() {
+    let file = "[Interface]\nPrivateKey = x\nAddress = 10.64.0.2/32 # ours\nDNS = 192.0.2.53\n\
+        # Endpoint = old.example.net:1\n[Peer]\npublickey = AbCdEfGhIjKl=\n\
+        AllowedIPs = 0.0.0.0/0, ::/0\nEndpoint = vpn.example.net:51820\n\n\
+        [Peer]\nPublicKey = Roaming0=\nAllowedIPs = 10.0.0.0/8\n\
+        [Peer]\nPublicKey = Sixth000=\nEndpoint = [2001:db8::1]:5\n";
+    let root = Root::new(&[
+        ("etc/wireguard/home.conf", file),
+        (
+            "etc/wireguard/narrow.conf",
+            "[Interface]\nListenPort=4000\nFwMark=0x10\n[Peer]\nEndpoint=192.0.2.1:6\n",
+        ),
+        ("etc/wireguard/bad.conf", "[interface]\nListenPort = x\n[peer]\nEndpoint = 192.0.2.1\n"),
+        ("etc/wireguard/wg0.conf", "[Peer]\nEndpoint = shadowed.example.net:1\n"),
+        ("etc/config/network", "config interface wg0\n option proto wireguard\n"),
+    ]);
+    let (found, problems) = root.find(&[]);
+    assert_eq!(
+        found,
+        [
+            "home peer AbCdEfGh: vpn.example.net udp port 51820 user 0 device home [/etc/wireguard/home.conf:9]",
+            "home peer Sixth000: 2001:db8::1 udp port 5 user 0 device home [/etc/wireguard/home.conf:16]",
+            "narrow peer : 192.0.2.1 udp port 6 from 4000 mark 16 device narrow [/etc/wireguard/narrow.conf:5]",
+        ]
+    );
+    assert_eq!(
+        problems,
+        [
+            "/etc/wireguard/bad.conf:2: 'x' is not a port",
+            "/etc/wireguard/bad.conf:4: bad peer : '192.0.2.1' has no port",
+        ]
+    );
+}
+
+#[test]
 fn openvpn_by_the_init_script() {
     let root = Root::new(&[
         (
@@ -259,6 +294,17 @@ fn there_is_an_end_to_it() {
     let (found, problems) = root.find(&[]);
     assert_eq!(found.len(), FOUND_MAX);
     assert_eq!(problems, ["1000 VPN servers are configured; the first 256 of them can be reached"]);
+}
+
+#[test]
+fn names_are_one_line_and_short() {
+    assert_eq!(plain("a\n\u{1b}[2Jb", 9), "a\u{fffd}\u{fffd}[2Jb");
+    assert_eq!((plain("äöü", 3), plain("äöü", 2)), ("äöü".into(), "ä…".into()));
+    let file = format!("{}\n.conf", "x".repeat(100));
+    let root = Root::new(&[(&format!("etc/openvpn/{file}"), "client\nremote 192.0.2.1\n")]);
+    let (found, _) = find(&root.0, &[]);
+    assert_eq!(found[0].name.chars().count(), NAME_MAX);
+    assert!(!found[0].source.contains('\n'));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! WireGuard and AmneziaWG: `/etc/config/network` as their protocol handlers read it, joined with what
-//! the kernel, or the program that owns the device, says about it.
+//! WireGuard and AmneziaWG: `/etc/config/network` as their protocol handlers read it, or wg-quick's
+//! files, joined with what the kernel, or the program that owns the device, says about it.
 //!
 //! The configuration has the server's name. What runs has the port and the mark that tell the tunnel's
 //! packets from all others, and the address that is really used.
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 
-use super::{Finder, Found, NETWORK, ROOT, files, genl, port, uapi};
+use super::{Finder, Found, NETWORK, ROOT, files, genl, port, uapi, wg_quick};
 use crate::config::uci::{Package, Section};
 use crate::config::{Host, number};
 use crate::netlink::Socket;
@@ -30,37 +30,55 @@ pub struct Live {
     pub peers: Vec<(String, SocketAddr)>,
 }
 
-/// An interface of `/etc/config/network`.
-struct Configured {
-    name: String,
-    listen_port: Option<u16>,
-    mark: Option<u32>,
-    peers: Vec<Peer>,
+/// A device that is configured.
+pub(super) struct Configured {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a netifd interface.
+    pub netifd: bool,
+    /// Its own port, where one is set.
+    pub listen_port: Option<u16>,
+    /// The mark of its packets, where one is set.
+    pub mark: Option<u32>,
+    /// Those with a server.
+    pub peers: Vec<Peer>,
 }
 
-struct Peer {
-    key: String,
-    host: Host,
-    port: u16,
-    source: String,
+/// A peer that is a server.
+pub(super) struct Peer {
+    /// Its public key in base64.
+    pub key: String,
+    /// The server.
+    pub host: Host,
+    /// Its port.
+    pub port: u16,
+    /// Where it is configured.
+    pub source: String,
 }
 
 /// Lists the peers of all interfaces, configured and running.
 pub(super) fn find(finder: &mut Finder<'_>, network: &Package) {
-    let configured = configured(finder, network);
+    let mut configured = configured(finder, network);
+    for other in wg_quick::configured(finder) {
+        // netifd makes its devices by its own configuration only.
+        if !configured.iter().any(|c| c.name == other.name) {
+            configured.push(other);
+        }
+    }
     let mut live = running(finder);
     for interface in configured {
         let of_device = live.remove(&interface.name);
         join(finder, interface, of_device);
     }
     for (name, (live, source)) in live {
-        let nothing = Configured { name, listen_port: None, mark: None, peers: Vec::new() };
+        let nothing =
+            Configured { name, netifd: false, listen_port: None, mark: None, peers: Vec::new() };
         join(finder, nothing, Some((live, source)));
     }
 }
 
 fn join(finder: &mut Finder<'_>, configured: Configured, live: Option<(Live, String)>) {
-    let Configured { name, listen_port, mark, peers } = configured;
+    let Configured { name, netifd, listen_port, mark, peers } = configured;
     // What runs knows better; but before it is up it may not have chosen its port.
     let (listen_port, mark) = match &live {
         Some((live, _)) => {
@@ -72,7 +90,7 @@ fn join(finder: &mut Finder<'_>, configured: Configured, live: Option<(Live, Str
     // Where neither is known there is no device yet, or a program that cannot be asked. Its sockets are
     // root's. The kernel's own packets have no user, but it sends none without a device.
     let user = (listen_port.is_none() && mark.is_none()).then(|| ROOT.to_owned());
-    let interface = (!peers.is_empty()).then(|| name.clone());
+    let interface = netifd.then(|| name.clone());
     let mut add = |key: &str, host: Host, port: u16, source: String| {
         finder.add(Found {
             name: label(&name, key),
@@ -101,8 +119,14 @@ fn join(finder: &mut Finder<'_>, configured: Configured, live: Option<(Live, Str
     }
 }
 
-fn label(device: &str, key: &str) -> String {
+/// For people: the device, and as much of the key as tells peers apart.
+pub(super) fn label(device: &str, key: &str) -> String {
     format!("{device} peer {}", key.get(..8).unwrap_or(key))
+}
+
+/// A mark as wg reads it.
+pub(super) fn read_mark(text: &str) -> Option<u32> {
+    if text == "off" { Some(0) } else { number(text) }
 }
 
 /// The interfaces that netifd would make, with those peers that have a server.
@@ -118,17 +142,17 @@ fn configured(finder: &mut Finder<'_>, network: &Package) -> Vec<Configured> {
             let value = read(&text);
             if value.is_none() {
                 let text = text.escape_debug();
-                finder.problem(format!("{source}: '{text}' is no value for {option}"));
+                finder.problem(&format!("{source}: '{text}' is no value for {option}"));
             }
             value.filter(|v| *v != 0)
         };
         let listen_port = value("listen_port", |t| Some(t.parse::<u16>().ok()?.into()));
-        let mark = value("fwmark", |t| if t == "off" { Some(0) } else { number(t) });
+        let mark = value("fwmark", read_mark);
         let peer_kind = format!("{kind}_{name}");
         let sections = network.sections.iter().filter(|s| s.kind == peer_kind);
         let peers = sections.filter_map(|s| peer(finder, s, &name)).collect();
         let listen_port = listen_port.and_then(|p| u16::try_from(p).ok());
-        out.push(Configured { name, listen_port, mark, peers });
+        out.push(Configured { name, netifd: true, listen_port, mark, peers });
     }
     out
 }
@@ -146,7 +170,7 @@ fn peer(finder: &mut Finder<'_>, section: &Section, device: &str) -> Option<Peer
         None => DEFAULT_PORT,
         Some(Ok(port)) => port,
         Some(Err(why)) => {
-            finder.problem(format!("{source}: {name}: {why}"));
+            finder.problem(&format!("{source}: {name}: {why}"));
             return None;
         }
     };
@@ -178,7 +202,7 @@ fn running(finder: &mut Finder<'_>) -> BTreeMap<String, (Live, String)> {
                 Ok(live) => {
                     out.insert(name.to_owned(), (live, format!("/{dir}/{name}.sock")));
                 }
-                Err(e) => finder.problem(format!("/{dir}/{name}.sock: {e}")),
+                Err(e) => finder.problem(&format!("/{dir}/{name}.sock: {e}")),
             }
         }
     }
@@ -198,11 +222,11 @@ fn in_kernel(
     let (mut socket, family) = match opened {
         Ok((socket, Some(family))) => (socket, family),
         Ok((_, None)) => {
-            finder.problem(format!("kernel: {kind}: there are devices, but no netlink family"));
+            finder.problem(&format!("kernel: {kind}: there are devices, but no netlink family"));
             return;
         }
         Err(e) => {
-            finder.problem(format!("kernel: {kind}: {e}"));
+            finder.problem(&format!("kernel: {kind}: {e}"));
             return;
         }
     };
@@ -213,7 +237,7 @@ fn in_kernel(
             }
             // Gone since the links were listed.
             Err(refusal) if refusal.is(libc::ENODEV) => {}
-            Err(refusal) => finder.problem(format!("kernel: {name}: {refusal}")),
+            Err(refusal) => finder.problem(&format!("kernel: {name}: {refusal}")),
         }
     }
 }
