@@ -116,6 +116,66 @@ fn wireguard(in_kernel: bool) -> Res<()> {
     Ok(())
 }
 
+/// Some certificate of nobody's, which OpenVPN wants before it sends anything.
+const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----
+MIIBgzCCASmgAwIBAgIUKhL2RhKwzqghLtR15zrS1ZoAtAkwCgYIKoZIzj0EAwIw
+FjEUMBIGA1UEAwwLZXhhbXBsZS5uZXQwIBcNMjYxMTIyMTMyMDUzWhgPMjEyNjEw
+MjkxMzIwNTNaMBYxFDASBgNVBAMMC2V4YW1wbGUubmV0MFkwEwYHKoZIzj0CAQYI
+KoZIzj0DAQcDQgAESjBhEymQLtPTBuEgntJBcBiXA+JC0tXuRrhwGnBt4GhBjRWi
+b+UC5uSvGDEtD4aYoXf4UHrKMs/j6xp9CoJrrqNTMFEwHQYDVR0OBBYEFFURjOgR
+61BmeD0D+TlPgPd4ApxQMB8GA1UdIwQYMBaAFFURjOgR61BmeD0D+TlPgPd4ApxQ
+MA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSAAwRQIgRErDm00zLYbIwhUv
+tmJBD63MG43kJ2Ip2/8YoC3qmV0CIQDkDQJC2VuFbjVVmhz6IGsHSyCfBLp+tiFv
+AJISvPIKdA==
+-----END CERTIFICATE-----";
+
+#[test]
+fn openvpn_sends_what_was_found() -> Res<()> {
+    prepare()?;
+    let (router, server) = (Ns::new("router")?, Ns::new("server")?);
+    connect(&router, "wan", &server, "eth0")?;
+    router.ip("addr add 192.0.2.1/24 dev wan\n")?;
+    server.ip("addr add 192.0.2.2/24 dev eth0\n")?;
+    let login = directory("login")?.join("login");
+    std::fs::write(&login, "user\npassword\n")?;
+    let login = login.display();
+    for (port, options) in
+        [(5001, "mark 51966"), (5002, "verb 3"), (5003, "lport 7000\nuser nobody")]
+    {
+        let socket = server.enter(|| UdpSocket::bind(("192.0.2.2", port)))??;
+        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let text = format!(
+            "client\ndev null\nremote 192.0.2.2 {port}\nauth-user-pass {login}\n{options}\n\
+             <ca>\n{AUTHORITY}\n</ca>\n"
+        );
+        let root = root("etc/openvpn/a.conf", &text)?;
+        let (found, problems) = found(&router, &root)?;
+        assert!(problems.is_empty(), "{problems:?}");
+        let narrow = &found[0];
+        let matches = [
+            narrow.port.map(|p| format!("udp dport {p}")),
+            narrow.source_port.map(|p| format!("udp sport {p}")),
+            narrow.mark.map(|m| format!("meta mark {m}")),
+            narrow.user.as_ref().map(|u| format!("meta skuid {u}")),
+        ];
+        let matches = matches.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        // What was found is sent, and nothing else to that port.
+        router.nft(&format!(
+            "table inet look{port} {{ chain out {{ type filter hook output priority 0; \
+             {matches} accept; udp dport {port} drop; }}; }}"
+        ))?;
+        let conf = root.join("etc/openvpn/a.conf");
+        let conf = conf.to_str().ok_or("no text")?;
+        let mut daemon = router.spawn("openvpn", &["--config", conf], &[])?;
+        let (_, from) = socket
+            .recv_from(&mut [0; 2000])
+            .map_err(|e| format!("{matches}: {e}: {:?} {}", daemon.alive(), daemon.said()))?;
+        assert!(narrow.source_port.is_none_or(|p| p == from.port()), "{matches}: {from}");
+        assert_eq!(narrow.source_port.is_some(), options.contains("lport"));
+    }
+    Ok(())
+}
+
 /// `192.0.2.1 1194 udp from 1194`, as both sides are written down for comparison.
 type Servers = BTreeSet<String>;
 
