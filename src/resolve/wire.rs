@@ -236,3 +236,7 @@ fn is_usable(addr: IpAddr) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+pub mod tests;
