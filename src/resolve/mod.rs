@@ -180,3 +180,6 @@ pub fn resolve(names: &[String], servers: &[Server], mark: u32, budget: Duration
     }
     lookup.finish()
 }
+
+#[cfg(test)]
+mod tests;
