@@ -25,7 +25,7 @@ struct Command {
     summary: &'static str,
 }
 
-const COMMANDS: [Command; 11] = [
+const COMMANDS: [Command; 12] = [
     Command {
         name: "apply",
         arguments: " [--boot]",
@@ -71,6 +71,11 @@ const COMMANDS: [Command; 11] = [
         name: "rpcd",
         arguments: " list|call METHOD",
         summary: "be the ubus object; for rpcd",
+    },
+    Command {
+        name: "setup",
+        arguments: "",
+        summary: "write a first configuration, switched off; keep one that is there",
     },
     Command {
         name: "show",
@@ -159,6 +164,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             .map_err(|e| Error::Failed(format!("cannot listen to the kernel: {e}"))),
         "hotplug" => hotplug::run(&control, &hotplug::Event::from_environment()).map(|()| 0),
         "rpcd" => return object(&control, &request),
+        "setup" => control.setup().map(|written| proposed(&control, written)),
         "show" => show(&control, request.backend.as_deref()),
         other => return usage(&format!("unknown command '{other}'")),
     };
@@ -243,6 +249,18 @@ fn applied(outcome: Outcome) -> u8 {
         kernel.close_behind();
     }
     code
+}
+
+fn proposed(control: &Control, written: bool) -> u8 {
+    let file = control.config_path();
+    let file = file.display();
+    print(&if written {
+        format!(
+            "{file} was written, switched off: look through it, then 'vpn-killswitch enable'.\n"
+        )
+    } else {
+        format!("{file} is there already; nothing was changed.\n")
+    })
 }
 
 fn disabled(was_on: bool) -> u8 {

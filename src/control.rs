@@ -15,7 +15,7 @@ use crate::config::{self, Config, ConfigError, edit, edit::EditError, uci};
 use crate::conntrack::{self, Way};
 use crate::lock;
 use crate::names::{Bootstrap, ask, publish};
-use crate::observe::Observed;
+use crate::observe::{self, Observed};
 use crate::pause::{self, Target};
 use crate::policy::{self, Policy, Warning};
 use crate::resolve::{self, Answer};
@@ -23,6 +23,7 @@ use crate::routing;
 use crate::ruleset::{
     self, Content, Key, Ruleset, build::BLOCKED, build::PAUSED, build::PAUSED_DEVICES,
 };
+use crate::setup;
 use crate::status::{self, Readback, Status};
 
 /// How long an apply waits for the addresses of VPN servers. What protects is in force by then.
@@ -211,6 +212,26 @@ impl Control {
             }
             Error::Failed(why) => Error::Failed(format!("{why}; {what}")),
         })
+    }
+
+    /// Writes a first configuration, switched off, from the router's networks. Returns whether there was
+    /// none yet: one that is there, of whatever version and however broken, is kept.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn setup(&self) -> Result<bool, Error> {
+        let _lock = self.lock()?;
+        let path = self.config_path();
+        if path.symlink_metadata().is_ok() {
+            return Ok(false);
+        }
+        let read = |file| observe::package(&self.root, file);
+        let text = setup::first(&read("etc/config/network"), &read("etc/config/firewall"));
+        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        folder
+            .and_then(|()| edit::write_atomic(&path, text.as_bytes()))
+            .map_err(|e| Error::Failed(format!("{} cannot be written: {e}", path.display())))?;
+        Ok(true)
     }
 
     /// Switches protection on: in the kernel first, then durably. `force` skips the check that a local

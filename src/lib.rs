@@ -24,5 +24,6 @@ pub mod resolve;
 pub mod routing;
 pub mod rpcd;
 pub mod ruleset;
+pub mod setup;
 pub mod status;
 pub mod types;

@@ -59,7 +59,7 @@ impl Network<'_> {
 
 /// The layer 3 devices that netifd gives the interface, by its protocol (netifd's proto handlers and
 /// /lib/netifd/proto/*.sh).
-pub(super) fn interface_devices(root: &Path, network: &Package, name: &str) -> Vec<String> {
+pub(crate) fn interface_devices(root: &Path, network: &Package, name: &str) -> Vec<String> {
     let of_name = |s: &&Section| s.kind == "interface" && s.name.as_deref() == Some(name);
     let Some(section) = network.sections.iter().find(of_name) else { return Vec::new() };
     match scalar(section, "proto").as_deref() {
@@ -169,7 +169,7 @@ pub fn resolvers(root: &Path) -> Vec<IpAddr> {
 }
 
 /// Whether the option is on, as OpenWrt's `config_get_bool` says.
-pub(super) fn flag(section: &Section, name: &str) -> bool {
+pub(crate) fn flag(section: &Section, name: &str) -> bool {
     let on = ["1", "on", "true", "yes", "enabled"];
     scalar(section, name).is_some_and(|value| on.contains(&value.as_str()))
 }
@@ -210,7 +210,8 @@ pub(super) fn read(root: &Path, path: &str) -> Result<Option<Vec<u8>>, String> {
     fs::read(&full).map(Some).map_err(|e| format!("/{path}: {e}"))
 }
 
-fn package(root: &Path, path: &str) -> Package {
+/// A UCI file; one that is missing or not valid says nothing.
+pub(crate) fn package(root: &Path, path: &str) -> Package {
     uci::parse(&bytes(root, path)).unwrap_or_default()
 }
 
@@ -223,7 +224,7 @@ fn bytes(root: &Path, path: &str) -> Vec<u8> {
 }
 
 /// The option's first word.
-pub(super) fn scalar(section: &Section, name: &str) -> Option<String> {
+pub(crate) fn scalar(section: &Section, name: &str) -> Option<String> {
     words(section, name).into_iter().next()
 }
 
@@ -237,7 +238,7 @@ pub(super) fn value(section: &Section, name: &str) -> Option<String> {
 }
 
 /// A list's items, or an option's words.
-pub(super) fn words(section: &Section, name: &str) -> Vec<String> {
+pub(crate) fn words(section: &Section, name: &str) -> Vec<String> {
     let Some(option) = section.options.iter().find(|o| o.name == name) else { return Vec::new() };
     let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match &option.value {
