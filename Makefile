@@ -12,6 +12,10 @@ RUNNER := --config 'target."cfg(all())".runner = ["sh", "-c", \
 	"exec sudo -E LD_LIBRARY_PATH=\"$$LD_LIBRARY_PATH\" \"$$0\" \"$$@\""]'
 endif
 SCRIPTS := .ci/run .ci/setup
+# For BusyBox's shell. Debian's shellcheck has no dialect of that name yet; dash, its relative, is closest.
+ROUTER_SCRIPTS := $(addprefix openwrt/files/,etc/init.d/vpn-killswitch etc/hotplug.d/iface/15-vpn-killswitch \
+	etc/hotplug.d/net/15-vpn-killswitch etc/uci-defaults/zz-vpn-killswitch \
+	usr/share/vpn-killswitch/firewall.include)
 
 .PHONY: all build demo test lint unit leaktest soak bench deny clean setup setup-build setup-demo
 
@@ -31,6 +35,7 @@ lint:
 	$(CARGO) clippy --locked --all-targets --features demo -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	shellcheck -s sh $(SCRIPTS)
+	shellcheck -s dash $(ROUTER_SCRIPTS)
 	mandoc -T lint -W warning docs/vpn-killswitch.8
 
 unit:

@@ -171,9 +171,9 @@ fn role(
         // Only others call: a network of people on the road.
     } else if TUNNELS.contains(&proto.as_str()) {
         return Role::Tunnel;
-    } else if !PLAIN.contains(&proto.as_str()) {
-        return Role::Other;
-    } else if ["gateway", "ip6gw"].iter().any(|o| scalar(section, o).is_some()) {
+    } else if !PLAIN.contains(&proto.as_str())
+        || ["gateway", "ip6gw"].iter().any(|o| scalar(section, o).is_some())
+    {
         return Role::Other;
     } else if masked && devices.iter().any(|d| VPN_DEVICES.iter().any(|v| d.starts_with(v))) {
         return Role::Tunnel;
