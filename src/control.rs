@@ -25,6 +25,7 @@ use crate::ruleset::{
 };
 use crate::setup;
 use crate::status::{self, Readback, Status};
+use crate::survive;
 
 /// How long an apply waits for the addresses of VPN servers. What protects is in force by then.
 const ASK_PATIENCE: Duration = Duration::from_secs(5);
@@ -284,7 +285,15 @@ impl Control {
         let removed = nft.remove()?;
         let routing = routed(None, None)?;
         let _ = publish::publish(&self.root, &[]);
+        self.take_back()?;
         Ok(removed || !routing.changes.is_empty())
+    }
+
+    /// Takes away what was left to the firewall.
+    fn take_back(&self) -> Result<(), Error> {
+        survive::sync(&self.root, None).map_err(|why| {
+            Error::Failed(format!("the firewall goes on closing what is forwarded: {why}"))
+        })
     }
 
     /// Opens for a while, until the kernel closes: for one client, or for all local networks that
@@ -410,13 +419,15 @@ impl Control {
             let mut changes = routed(None, None)?.changes;
             changes.extend(removed.then(|| "the table was removed".to_owned()));
             let _ = publish::publish(&self.root, &[]);
+            self.take_back()?;
             return Ok(Outcome { changes, kernel: Some(nft), ..Outcome::default() });
         }
         let observed = self.observe(config, ask_netifd)?;
         let (policy, mut warnings) = self.derive(config, &observed)?;
+        let rules = ruleset::build(&policy);
         // Both layers are tried whatever becomes of the other: either closes alone.
         let netfilter = Nft::open().and_then(|mut nft| {
-            let applied = nft.apply(&ruleset::build(&policy))?;
+            let applied = nft.apply(&rules)?;
             Ok((applied, nft))
         });
         let routing = routed(Some(&policy), Some(&observed));
@@ -437,6 +448,15 @@ impl Control {
                 message: format!("the router's resolver cannot be told of VPN servers: {e}"),
             });
         }
+        let left = survive::sync(&self.root, config.survive_sysupgrade.then_some(&rules));
+        warnings.extend(left.err().map(|why| Warning {
+            code: "not-surviving",
+            degrades: false,
+            message: format!(
+                "survive_sysupgrade: after a sysupgrade this router will be open until the package is \
+                 back: {why}"
+            ),
+        }));
         Ok(Outcome {
             changes,
             unavailable,

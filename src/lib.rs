@@ -26,4 +26,5 @@ pub mod rpcd;
 pub mod ruleset;
 pub mod setup;
 pub mod status;
+pub mod survive;
 pub mod types;

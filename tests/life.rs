@@ -30,6 +30,8 @@ mod log;
 mod sockets;
 #[path = "life/stage.rs"]
 mod stage;
+#[path = "life/survive.rs"]
+mod survive;
 #[allow(dead_code, reason = "tests/faults uses the rest")]
 #[path = "faults/tracee.rs"]
 mod tracee;
@@ -59,6 +61,8 @@ const TESTS: &[Test] = tests![
     hooks::storm_of_applies,
     hooks::storm_of_hooks,
     hooks::never_opens,
+    survive::sysupgrade,
+    survive::refused,
     hooks::management,
     tunnels::wireguard,
     tunnels::tun_recreated_with_hooks,

@@ -70,6 +70,8 @@ pub struct Config {
     pub log: bool,
     /// The one bit of the packet mark that exempts a packet.
     pub pass_mark: u32,
+    /// Leave a block to the firewall for the time after a sysupgrade, when the package is gone.
+    pub survive_sysupgrade: bool,
     /// VPN servers beside those found in the VPN's own configuration.
     pub endpoints: Vec<EndpointConfig>,
     /// Clients and destinations that bypass the tunnel.
@@ -92,6 +94,7 @@ impl Default for Config {
             bootstrap_dns: Vec::new(),
             log: true,
             pass_mark: DEFAULT_PASS_MARK,
+            survive_sysupgrade: false,
             endpoints: Vec::new(),
             exempts: Vec::new(),
         }

@@ -50,6 +50,7 @@ const KILLSWITCH_OPTIONS: [&str; 14] = [
     "bootstrap_dns",
     "log",
     "pass_mark",
+    "survive_sysupgrade",
     "schema",
 ];
 const ENDPOINT_OPTIONS: [&str; 7] =
@@ -178,6 +179,7 @@ fn killswitch(section: &Section, config: &mut Config, errors: &mut Vec<ConfigErr
             },
         )
         .unwrap_or(DEFAULT_PASS_MARK);
+    config.survive_sysupgrade = read.boolean("survive_sysupgrade").unwrap_or(false);
 }
 
 /// What is wrong only when options are seen together.

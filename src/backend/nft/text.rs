@@ -85,6 +85,53 @@ pub fn rule(rule: &Rule) -> String {
     words.join(" ")
 }
 
+/// What is forwarded, alone and as one chain called `name`, for a table of somebody else's: the rules of
+/// the model that decide, without sets and counters, which that table would have to have. `None` if
+/// there is a rule that cannot be said so.
+pub fn forward_alone(ruleset: &Ruleset, name: &str) -> Option<String> {
+    let chain = ruleset.chains.iter().find(|c| c.hook == Hook::Forward)?;
+    let policy = if chain.drop_by_default { "drop" } else { "accept" };
+    let priority = chain.priority;
+    let mut out = format!("chain {name} {{\n");
+    line(&mut out, 1, &format!("type filter hook forward priority {priority}; policy {policy};"));
+    for rule in chain.rules.iter().filter(|r| !r.optional) {
+        let verdict = match rule.verdict? {
+            Verdict::Accept => "accept",
+            Verdict::Drop => "drop",
+            Verdict::RejectTcp | Verdict::RejectAdmin => return None,
+        };
+        // One line for each device: not every version of nft takes 'tun*' in a set without a name.
+        let mut lines = vec![String::new()];
+        for condition in &rule.matches {
+            let choices: Vec<String> = match condition {
+                Match::OutDevice(set) => devices(ruleset, set, "oifname")?,
+                Match::InDevice(set, true) => devices(ruleset, set, "iifname")?,
+                Match::Mark { .. } => vec![matched(condition, &rule.matches)],
+                _ => return None,
+            };
+            let with =
+                |line: &String| choices.iter().map(|c| format!("{line}{c} ")).collect::<Vec<_>>();
+            lines = lines.iter().flat_map(with).collect();
+        }
+        for matches in lines {
+            line(&mut out, 1, &format!("{matches}{verdict} comment \"{}\"", comment(rule)));
+        }
+    }
+    out.push_str("}\n");
+    Some(out)
+}
+
+/// A condition for each device of a set.
+fn devices(ruleset: &Ruleset, set: &str, key: &str) -> Option<Vec<String>> {
+    let Content::Fixed(ranges) = &ruleset.set(set)?.content else { return None };
+    let one = |(first, last): &(Key, Key)| {
+        let mut out = format!("{key} ");
+        device(&mut out, first, last);
+        out
+    };
+    Some(ranges.iter().map(one).collect())
+}
+
 fn matched(condition: &Match, all: &[Match]) -> String {
     // nft spells ports with the protocol's name and adds the check of the protocol by itself.
     let transport = || match all
