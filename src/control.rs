@@ -227,7 +227,9 @@ impl Control {
             return Ok(false);
         }
         let read = |file| observe::package(&self.root, file);
-        let text = setup::first(&read("etc/config/network"), &read("etc/config/firewall"));
+        let network = read("etc/config/network");
+        let devices = |name: &str| observe::interface_devices(&self.root, &network, name);
+        let text = setup::first(&network, &read("etc/config/firewall"), devices);
         let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
         folder
             .and_then(|()| edit::write_atomic(&path, text.as_bytes()))

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use crate::config::uci::{Package, Section};
-use crate::observe::{interface_devices, scalar, words};
+use crate::observe::{flag, scalar, words};
 
 /// Protocols of netifd by which a router dials into a VPN. (PPTP, L2TP and SSTP may be the provider's.)
 const TUNNELS: [&str; 4] = ["openvpn", "openconnect", "vpnc", "xfrm"];
@@ -34,9 +34,13 @@ enum Role {
     Other,
 }
 
-/// The first configuration, as text.
-pub fn first(network: &Package, firewall: &Package) -> String {
-    let networks = classify(network, firewall);
+/// The first configuration, as text. `devices` tells the devices of an interface of `network`.
+pub fn first(
+    network: &Package,
+    firewall: &Package,
+    devices: impl Fn(&str) -> Vec<String>,
+) -> String {
+    let networks = classify(network, firewall, devices);
     let of = |role| networks.iter().filter(move |n| n.role == role);
     let mut out = String::from(
         "# The kill switch, as it was proposed once from this router's networks and firewall zones.\n\
@@ -112,14 +116,18 @@ impl Network {
     }
 }
 
-fn classify(network: &Package, firewall: &Package) -> Vec<Network> {
+fn classify(
+    network: &Package,
+    firewall: &Package,
+    devices_of: impl Fn(&str) -> Vec<String>,
+) -> Vec<Network> {
     let zones: Vec<&Section> = firewall.sections.iter().filter(|s| s.kind == "zone").collect();
     let interfaces = network.sections.iter().filter(|s| s.kind == "interface");
     let mut out: Vec<Network> = interfaces
-        .filter(|s| !is_set(s, "disabled"))
+        .filter(|s| !flag(s, "disabled"))
         .filter_map(|section| {
             let name = section.name.clone().filter(|n| n != "loopback")?;
-            let devices = interface_devices(network, &name);
+            let devices = devices_of(&name);
             let zone = zones.iter().find(|z| {
                 words(z, "network").contains(&name)
                     || words(z, "device").iter().any(|d| devices.contains(d))
@@ -160,11 +168,10 @@ fn role(
     no_firewall: bool,
 ) -> Role {
     let proto = scalar(section, "proto").unwrap_or_else(|| "none".to_owned());
-    let masked = zone.is_some_and(|z| is_set(z, "masq") || is_set(z, "masq6"));
+    let masked = zone.is_some_and(|z| flag(z, "masq") || flag(z, "masq6"));
     if WITH_PEERS.contains(&proto.as_str()) {
         let kind = format!("{proto}_{name}");
-        let mut peers =
-            network.sections.iter().filter(|s| s.kind == kind && !is_set(s, "disabled"));
+        let mut peers = network.sections.iter().filter(|s| s.kind == kind && !flag(s, "disabled"));
         if peers.any(|peer| scalar(peer, "endpoint_host").is_some()) {
             return Role::Tunnel;
         }
@@ -183,14 +190,13 @@ fn role(
     if inside && !masked && !devices.is_empty() { Role::Local } else { Role::Other }
 }
 
-fn is_set(section: &Section, option: &str) -> bool {
-    scalar(section, option).is_some_and(|v| ["1", "on", "true", "yes", "enabled"].contains(&&*v))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::{self, uci};
+    use crate::observe::interface_devices;
 
     const NETWORK: &str = "
 config interface loopback
@@ -266,7 +272,9 @@ config zone
 
     fn lists(network: &str, firewall: &str) -> (Vec<String>, Vec<String>) {
         let package = |text: &str| uci::parse(text.as_bytes()).unwrap();
-        let text = first(&package(network), &package(firewall));
+        let network = package(network);
+        let devices = |name: &str| interface_devices(Path::new("/nonexistent"), &network, name);
+        let text = first(&network, &package(firewall), devices);
         let config = config::parse(text.as_bytes()).unwrap();
         assert!(!config.enabled);
         let defaults = config::parse(b"config killswitch\n option enabled 0\n").unwrap();

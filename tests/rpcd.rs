@@ -33,7 +33,9 @@ fn say(mut command: Command, input: &str) -> Res<(Value, Option<i32>)> {
 #[test]
 fn what_is_answered_is_what_was_done() -> Res<()> {
     let router = Ns::new("router")?;
-    router.ip("link add br-lan type bridge\nlink set br-lan up\n")?;
+    router.ip(
+        "link add br-lan type bridge\naddr add 192.168.1.1/24 dev br-lan\nlink set br-lan up\n",
+    )?;
     let product = Product::new(BINARY, &router)?;
     let off = configuration("strict", "").replace("enabled '1'", "enabled '0'");
     product.configure(&off)?;

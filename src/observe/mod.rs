@@ -112,7 +112,7 @@ pub struct TimeSources {
 /// 2026-01-01, in seconds since 1970: a router without a battery starts in its past.
 const CLOCK_FLOOR_SECS: u64 = 1_767_225_600;
 
-pub(crate) use files::{interface_devices, package, scalar, words};
+pub(crate) use files::{flag, interface_devices, package, scalar, words};
 pub use kernel::{Seen, look};
 
 impl Observed {
