@@ -21,7 +21,8 @@ use crate::policy::{self, Policy, Warning};
 use crate::resolve::{self, Answer};
 use crate::routing;
 use crate::ruleset::{
-    self, Content, Key, Ruleset, build::BLOCKED, build::PAUSED, build::PAUSED_DEVICES,
+    self, Content, Key, Ruleset, build::BLOCKED, build::PAUSE_RULES, build::PAUSED,
+    build::PAUSED_DEVICES,
 };
 use crate::setup;
 use crate::status::{self, Readback, Status};
@@ -69,6 +70,8 @@ pub struct Outcome {
     pub warnings: Vec<Warning>,
     /// Whether protection is in force now.
     pub enabled: bool,
+    /// When the first of the pauses that run ends; only a repair asks.
+    pub pause_ends: Option<Duration>,
     /// The connection that it was done by. Dropping it may wait for the kernel some 20 ms.
     pub kernel: Option<Nft>,
 }
@@ -167,7 +170,17 @@ impl Control {
         match self.read_config().and_then(|text| self.parse(&text)) {
             Ok(config) => {
                 let config = last_good.insert(config);
-                if config.enabled { self.enforce(config, true) } else { Ok(Outcome::default()) }
+                if !config.enabled {
+                    return Ok(Outcome::default());
+                }
+                let mut outcome = self.enforce(config, true)?;
+                if let Some(nft) = &mut outcome.kernel {
+                    for set in pause::SETS {
+                        let ends = nft.elements(set)?.into_iter().filter_map(|e| e.expires);
+                        outcome.pause_ends = outcome.pause_ends.into_iter().chain(ends).min();
+                    }
+                }
+                Ok(outcome)
             }
             Err(error) => {
                 if let Some(config) = last_good.as_ref().filter(|c| c.enabled) {
@@ -436,7 +449,10 @@ impl Control {
         let (Applied { mut changes, mut unavailable, narrower }, mut nft) = netfilter?;
         let routing = routing?;
         changes.extend(routing.changes);
-        if narrower {
+        // What a pause let out that is over by now. Its rules have counted it, so this is known whoever
+        // was there when it ended.
+        let let_out = nft.packets(&PAUSE_RULES, false).is_ok_and(|packets| packets > 0);
+        if narrower || let_out {
             match cut(&policy, &observed, &mut nft) {
                 Ok(0) => {}
                 Ok(n) => changes.push(format!("connections that were cut: {n}")),
@@ -466,6 +482,7 @@ impl Control {
             bootstrap: policy.bootstrap,
             warnings,
             enabled: true,
+            pause_ends: None,
             kernel: Some(nft),
         })
     }
@@ -579,12 +596,18 @@ fn cut(policy: &Policy, observed: &Observed, nft: &mut Nft) -> Result<usize, Str
     let failed =
         |e: &dyn fmt::Display| format!("removing the connections that were there before: {e}");
     let mut rules = ruleset::build(policy);
+    let mut paused = false;
     for set in rules.sets.iter_mut().filter(|s| s.content == Content::Timed) {
         let elements = nft.elements(&set.name).map_err(|e| failed(&e))?;
+        paused |= !elements.is_empty();
         set.fill(elements.into_iter().map(|e| e.key));
     }
     let cut = conntrack::kernel::cut(nft.socket(), policy, &rules, &observed.links)
         .map_err(|e| failed(&e))?;
+    if !paused {
+        // Nothing is let out any more, and what was is cut. While a pause runs, its end is to come.
+        nft.packets(&PAUSE_RULES, true).map_err(|e| failed(&e))?;
+    }
     match cut.why {
         Some(why) if cut.kept > 0 => {
             Err(format!("{} connections from before could not be removed: {why}", cut.kept))

@@ -3,7 +3,7 @@
 //! For availability and repair, never for protection: the rules hold without it, and when it dies
 //! nothing opens. It waits for the kernel's own notices (nftables, devices, addresses, routing rules)
 //! and then does what `apply` does. It does not own the table: an owner's table would lock the commands
-//! out, and vanish with the owner. One thread, no timer while all is well.
+//! out, and vanish with the owner. One thread; no timer while all is well and nothing is paused.
 
 use std::collections::VecDeque;
 use std::io;
@@ -55,6 +55,8 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Questions are at least so far apart.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
+/// The kernel ends a pause with one of its ticks.
+const TICK: Duration = Duration::from_millis(20);
 
 /// Runs until it is ended.
 ///
@@ -64,16 +66,17 @@ pub fn run(control: &Control) -> io::Result<()> {
     let _running = lock::guard(control.root());
     let mut guard = Guard::new(control)?;
     loop {
-        let failed = guard.repair();
+        let again = guard.repair().map(|pause| Instant::now() + pause);
         loop {
-            let soon = guard.ask().into_iter().chain(failed.then_some(RETRY)).min();
+            let left = again.map(|time| time.saturating_duration_since(Instant::now()));
+            let soon = guard.ask().into_iter().chain(left).min();
             let sockets = [&guard.nftables, &guard.route];
             let sockets = sockets.iter().map(|s| (s.as_fd(), libc::POLLIN));
             let lookup = guard.lookup.iter().flat_map(Lookup::fds);
             wait(sockets.chain(lookup), soon)?;
             // Both, whatever the first one says.
             let (told, learnt) = (guard.listen()?, guard.learn());
-            if told || learnt || failed {
+            if told || learnt || again.is_some_and(|time| Instant::now() >= time) {
                 break;
             }
         }
@@ -131,8 +134,9 @@ impl<'a> Guard<'a> {
         Ok(guard)
     }
 
-    /// Applies and says what was found; whether it failed.
-    fn repair(&mut self) -> bool {
+    /// Applies and says what was found. When to do so again without a notice: if it failed, or when a
+    /// pause ends, of which the kernel tells nobody.
+    fn repair(&mut self) -> Option<Duration> {
         match self.control.repair(&mut self.last_good) {
             Ok(mut outcome) => {
                 self.bootstrap = std::mem::take(&mut outcome.bootstrap);
@@ -144,7 +148,7 @@ impl<'a> Guard<'a> {
                 }
                 self.started = true;
                 self.follow_posture();
-                false
+                outcome.pause_ends.map(|left| left + TICK)
             }
             Err(error) => {
                 // Once, not with every notice: a broken file is broken until somebody mends it.
@@ -155,7 +159,7 @@ impl<'a> Guard<'a> {
                     }
                     self.complaint = complaint;
                 }
-                true
+                Some(RETRY)
             }
         }
     }

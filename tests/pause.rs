@@ -465,6 +465,77 @@ fn while_the_tunnel_is_up_paused_clients_use_it() -> Res<()> {
     Ok(())
 }
 
+/// How many connections to the internet the router knows of this client.
+fn connections(scene: &Scene, who: IpAddr) -> Res<usize> {
+    let list =
+        |family| scene.lab.router.sh(&format!("conntrack -L -f {family} -s {who} 2>/dev/null"));
+    let text = list(if who.is_ipv4() { "ipv4" } else { "ipv6" })?;
+    Ok(text
+        .lines()
+        .filter(|l| internet().iter().any(|ip| l.contains(&format!("dst={ip} "))))
+        .count())
+}
+
+/// Opens for the client of the LAN for a second, lets it send, and waits until that is over.
+fn a_pause_that_ended(scene: &Scene) -> Res<()> {
+    let who = client();
+    for ip in who {
+        scene.product.ok(&["pause", "1s", "--client", &ip.to_string()])?;
+    }
+    send(&scene.lab.client, None, Flow::all_kinds(&internet()), 10, 400)?;
+    for ip in who {
+        assert!(connections(scene, ip)? > 0, "nothing was let out of {ip}");
+    }
+    let all = || {
+        scene.elements().map(|all| all.iter().any(|e| who.iter().any(|w| e.what == w.to_string())))
+    };
+    wait_for("the end of the pause", 5.0, || all().is_ok_and(|runs| !runs))
+}
+
+/// The connections that a pause let out go with the next process of ours, whatever it is started for.
+#[test]
+fn what_a_pause_let_out_is_cut_by_the_next_apply_or_guard() -> Res<()> {
+    let scene = Scene::new(Layers::Both)?;
+    let left = || -> Res<usize> { client().into_iter().map(|ip| connections(&scene, ip)).sum() };
+    a_pause_that_ended(&scene)?;
+    assert!(left()? > 0, "without a process of ours nobody cuts");
+    let said = scene.product.ok(&["apply"])?;
+    assert_eq!(said, "Protection is in force.\n");
+    assert_eq!(left()?, 0);
+    let said = scene.product.ok(&["apply"])?;
+    assert_eq!(said, "Protection is in force; nothing had to be changed.\n");
+
+    a_pause_that_ended(&scene)?;
+    assert!(left()? > 0);
+    let guard = scene.product.spawn(&["guard"])?;
+    wait_for("the guard", 5.0, || left().is_ok_and(|n| n == 0))?;
+    drop(guard);
+    Ok(())
+}
+
+/// A guard is there when the pause ends; another pause goes on.
+#[test]
+fn the_guard_cuts_what_a_pause_let_out_when_it_ends() -> Res<()> {
+    let scene = Scene::new(Layers::Both)?;
+    let guest: IpAddr = [192, 168, 2, 2].into();
+    let guard = scene.product.spawn(&["guard"])?;
+    wait_for("the guard", 5.0, || !guard.said().is_empty())?;
+    scene.product.ok(&["pause", "1h", "--client", &guest.to_string()])?;
+    send(&scene.lab.guest, None, Flow::all_kinds(&internet()[..1]), 10, 400)?;
+    let others = connections(&scene, guest)?;
+    assert!(others > 0, "the other client is not let out");
+    for _ in 0..3 {
+        a_pause_that_ended(&scene)?;
+        let ended = Instant::now();
+        for ip in client() {
+            wait_for("the cut", 1.0, || connections(&scene, ip).is_ok_and(|n| n == 0))?;
+        }
+        println!("cut {} ms after the end at most", ended.elapsed().as_millis());
+        assert_eq!(connections(&scene, guest)?, others, "the other client's were cut");
+    }
+    Ok(())
+}
+
 /// The kernel takes elements away between our look at them and our change: that is no failure.
 #[test]
 fn pauses_that_end_meanwhile_are_no_failure() -> Res<()> {

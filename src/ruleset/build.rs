@@ -24,6 +24,9 @@ pub const PAUSED_DEVICES: &str = "paused_devices";
 /// Paused clients, by family digit.
 pub const PAUSED: [&str; 2] = ["paused4", "paused6"];
 
+/// The rules that let paused clients out, and their counters.
+pub const PAUSE_RULES: [&str; 3] = ["pause_network", "pause_client4", "pause_client6"];
+
 /// Seconds after which a refused client that stays silent leaves the record.
 pub const BLOCKED_TIMEOUT_SECS: u64 = 24 * 3600;
 /// Refused clients that are remembered, by family. A flood of forged sources fills the record and
@@ -150,15 +153,16 @@ impl Builder<'_> {
             Rule { actions: vec![Action::SetMark(pass)], ..rule }
         };
         self.timed(PAUSED_DEVICES, KeyType::Device);
+        let [network, client4, client6] = PAUSE_RULES;
         rules.push(exempting(
-            "pause_network".to_owned(),
+            network.to_owned(),
             "paused: this network, until the element expires",
             vec![Match::InDevice(PAUSED_DEVICES.to_owned(), true)],
         ));
-        for (family, set) in Family::BOTH.into_iter().zip(PAUSED) {
+        for ((family, set), id) in Family::BOTH.into_iter().zip(PAUSED).zip([client4, client6]) {
             self.timed(set, key_of(family));
             rules.push(exempting(
-                format!("pause_client{}", family.digit()),
+                id.to_owned(),
                 "paused: this client, until the element expires",
                 vec![Match::Family(family), Match::SourceIn(family, set.to_owned())],
             ));

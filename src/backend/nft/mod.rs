@@ -299,6 +299,15 @@ impl Nft {
         again(|| read::counters(&mut self.socket)).map_err(|r| Error::Read(r.into()))
     }
 
+    /// Packets of these rules together; with `reset` they are counted from 0 again.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn packets(&mut self, ids: &[&str], reset: bool) -> Result<u64, Error> {
+        let counts = ids.iter().map(|id| read::packets(&mut self.socket, id, reset));
+        counts.sum::<Result<u64, _>>().map_err(|r| Error::Read(r.into()))
+    }
+
     /// The elements of one of our sets; none when it does not exist.
     ///
     /// # Errors

@@ -48,6 +48,8 @@ fn list(message: libc::c_int) -> Request {
 const TABLE_NAME: u16 = 1;
 /// `NFTA_SET_ELEM_LIST_SET`.
 const SET_NAME: u16 = 2;
+/// `NFTA_OBJ_NAME`.
+const OBJ_NAME: u16 = 2;
 /// `NFTA_OBJ_TYPE`.
 const OBJ_TYPE: u16 = 3;
 
@@ -263,6 +265,27 @@ pub fn counters(socket: &mut Socket) -> Result<Vec<Counter>, Refusal> {
         Ok(())
     })?;
     Ok(out)
+}
+
+/// The packets of one counter of our table; 0 without it. With `reset` it begins at 0 again.
+pub fn packets(socket: &mut Socket, name: &str, reset: bool) -> Result<u64, Refusal> {
+    let message = if reset { libc::NFT_MSG_GETOBJ_RESET } else { libc::NFT_MSG_GETOBJ };
+    let request = ask(message, false, |out| {
+        string(out, TABLE_NAME, TABLE);
+        string(out, OBJ_NAME, name);
+        word_attr(out, OBJ_TYPE, super::expr::OBJECT_COUNTER);
+    });
+    let mut packets = 0;
+    let asked = socket.request(&request, |reply| {
+        if let Ok(nftables::ObjData::Counter(data)) = ObjAttrs::new(attrs(reply)).get_data() {
+            packets = data.get_packets().unwrap_or(0);
+        }
+        Ok(())
+    });
+    match asked {
+        Err(refusal) if !refusal.is(libc::ENOENT) => Err(refusal),
+        _ => Ok(packets),
+    }
 }
 
 /// An element of a set, as the kernel has it.
