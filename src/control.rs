@@ -76,6 +76,15 @@ pub struct Outcome {
     pub kernel: Option<Nft>,
 }
 
+/// What one repair knows from those before.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// What is kept in force while the configuration has errors.
+    last_good: Option<Config>,
+    /// Routing rules that this kernel refuses.
+    unable: Vec<routing::Rule>,
+}
+
 /// Where everything is read and written.
 #[derive(Clone, Debug)]
 pub struct Control {
@@ -105,7 +114,7 @@ impl Control {
     fn apply_once(&self) -> Result<Outcome, Error> {
         let _lock = self.lock()?;
         let config = self.parse(&self.read_config()?)?;
-        self.enforce(&config, true)
+        self.enforce(&config, true, &mut Vec::new())
     }
 
     /// Asks for the names that are due, and applies once more if there is news. What was applied stays
@@ -142,13 +151,21 @@ impl Control {
     }
 
     /// Repairs: as [`Self::apply`], but never opens. A configuration that says "off" is left to the
-    /// command that the user gives; while one has errors, the last good one is kept in force.
+    /// command that the user gives; while one has errors, the last good one is kept in force. What the
+    /// kernel refused once is not tried again, or the attempt would call for the next repair.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn repair(&self, last_good: &mut Option<Config>) -> Result<Outcome, Error> {
+    pub fn repair(&self, memory: &mut Memory) -> Result<Outcome, Error> {
         let _lock = self.lock()?;
-        self.repair_alone(last_good)
+        let mut outcome = self.repair_alone(memory)?;
+        if let Some(nft) = &mut outcome.kernel {
+            for set in pause::SETS {
+                let ends = nft.elements(set)?.into_iter().filter_map(|e| e.expires);
+                outcome.pause_ends = outcome.pause_ends.into_iter().chain(ends).min();
+            }
+        }
+        Ok(outcome)
     }
 
     /// A hook's repair. `None` when there is nothing to do: protection is off, or another hook is about
@@ -162,18 +179,19 @@ impl Control {
             return Ok(None);
         }
         let lock = lock::acquire_for_all(&self.root).map_err(|e| self.no_lock(&e))?;
-        let outcome = lock.map(|_lock| self.repair_alone(&mut None)).transpose()?;
+        let outcome = lock.map(|_lock| self.repair_alone(&mut Memory::default())).transpose()?;
         outcome.map(|outcome| self.ask_behind(outcome)).transpose()
     }
 
-    fn repair_alone(&self, last_good: &mut Option<Config>) -> Result<Outcome, Error> {
+    fn repair_alone(&self, memory: &mut Memory) -> Result<Outcome, Error> {
+        let Memory { last_good, unable } = memory;
         match self.read_config().and_then(|text| self.parse(&text)) {
             Ok(config) => {
                 let config = last_good.insert(config);
                 if !config.enabled {
                     return Ok(Outcome::default());
                 }
-                let mut outcome = self.enforce(config, true)?;
+                let mut outcome = self.enforce(config, true, unable)?;
                 if let Some(nft) = &mut outcome.kernel {
                     for set in pause::SETS {
                         let ends = nft.elements(set)?.into_iter().filter_map(|e| e.expires);
@@ -184,7 +202,7 @@ impl Control {
             }
             Err(error) => {
                 if let Some(config) = last_good.as_ref().filter(|c| c.enabled) {
-                    self.enforce(config, true)?;
+                    self.enforce(config, true, unable)?;
                 }
                 Err(error)
             }
@@ -207,14 +225,14 @@ impl Control {
             // A link that leads nowhere is no missing file.
             Err(_) => self.config_path().symlink_metadata().is_err(),
         };
-        let result = text.and_then(|text| self.enforce(&self.parse(&text)?, false));
+        let result = text.and_then(|text| self.enforce(&self.parse(&text)?, false, &mut Vec::new()));
         let Err(error) = result else { return result };
         if meant_off {
             return Err(error);
         }
         let closed = ruleset::build(&Policy::closed());
         let netfilter = Nft::open().and_then(|mut nft| nft.apply(&closed));
-        let routing = routing::kernel::apply(Some(&Policy::closed()), None);
+        let routing = routing::kernel::apply(Some(&Policy::closed()), None, &mut Vec::new());
         let what = match (netfilter, routing) {
             (Err(e), Err(_)) => format!("and the router could not be closed: {e}"),
             _ => "nothing is forwarded until this is mended".to_owned(),
@@ -269,7 +287,7 @@ impl Control {
         if !force {
             self.refuse_lockout(&config)?;
         }
-        let outcome = self.enforce(&config, true)?;
+        let outcome = self.enforce(&config, true, &mut Vec::new())?;
         self.write_config(&text, &edited).map_err(|e| {
             Error::Failed(format!(
                 "protection is on, but {} could not be written ({e}): the next apply, or a reboot, ends it",
@@ -298,7 +316,7 @@ impl Control {
             ))
         })?;
         let removed = nft.remove()?;
-        let routing = routed(None, None)?;
+        let routing = routed(None, None, &mut Vec::new())?;
         let _ = publish::publish(&self.root, &[]);
         self.take_back()?;
         Ok(removed || !routing.changes.is_empty())
@@ -426,12 +444,17 @@ impl Control {
         Ok((ruleset::build(&policy), warnings))
     }
 
-    /// `ask_netifd`: whether netifd can be there.
-    fn enforce(&self, config: &Config, ask_netifd: bool) -> Result<Outcome, Error> {
+    /// `ask_netifd`: whether netifd can be there. `unable`: rules that the kernel refused before.
+    fn enforce(
+        &self,
+        config: &Config,
+        ask_netifd: bool,
+        unable: &mut Vec<routing::Rule>,
+    ) -> Result<Outcome, Error> {
         if !config.enabled {
             let mut nft = Nft::open()?;
             let removed = nft.remove()?;
-            let mut changes = routed(None, None)?.changes;
+            let mut changes = routed(None, None, unable)?.changes;
             changes.extend(removed.then(|| "the table was removed".to_owned()));
             let _ = publish::publish(&self.root, &[]);
             self.take_back()?;
@@ -445,7 +468,7 @@ impl Control {
             let applied = nft.apply(&rules)?;
             Ok((applied, nft))
         });
-        let routing = routed(Some(&policy), Some(&observed));
+        let routing = routed(Some(&policy), Some(&observed), unable);
         let (Applied { mut changes, mut unavailable, narrower }, mut nft) = netfilter?;
         let routing = routing?;
         changes.extend(routing.changes);
@@ -585,8 +608,9 @@ fn says_off(text: &[u8]) -> bool {
 fn routed(
     policy: Option<&Policy>,
     observed: Option<&Observed>,
+    unable: &mut Vec<routing::Rule>,
 ) -> Result<routing::kernel::Applied, Error> {
-    routing::kernel::apply(policy, observed)
+    routing::kernel::apply(policy, observed, unable)
         .map_err(|e| Error::Failed(format!("the routing layer: {e}")))
 }
 

@@ -12,13 +12,11 @@ use std::time::{Duration, Instant};
 
 use netlink_bindings::utils::find_attr;
 
-use crate::config::Config;
-use crate::control::{Control, Outcome};
+use crate::control::{Control, Memory, Outcome};
 use crate::lock;
 use crate::log::{Level, Log};
 use crate::names::{Bootstrap, ask};
 use crate::netlink::{Socket, wait};
-
 use crate::resolve::Lookup;
 use crate::ruleset::TABLE;
 use crate::status::Posture;
@@ -98,8 +96,8 @@ struct Guard<'a> {
     repairs: VecDeque<(Instant, bool)>,
     posture: Option<Posture>,
     complaint: String,
-    /// What is kept in force while the configuration has errors.
-    last_good: Option<Config>,
+    /// What repairs know from those before.
+    memory: Memory,
     started: bool,
     /// What may be asked in the clear.
     bootstrap: Bootstrap,
@@ -123,7 +121,7 @@ impl<'a> Guard<'a> {
             repairs: VecDeque::new(),
             posture: None,
             complaint: String::new(),
-            last_good: None,
+            memory: Memory::default(),
             started: false,
             bootstrap: Bootstrap::default(),
             asked: None,
@@ -137,7 +135,7 @@ impl<'a> Guard<'a> {
     /// Applies and says what was found. When to do so again without a notice: if it failed, or when a
     /// pause ends, of which the kernel tells nobody.
     fn repair(&mut self) -> Option<Duration> {
-        match self.control.repair(&mut self.last_good) {
+        match self.control.repair(&mut self.memory) {
             Ok(mut outcome) => {
                 self.bootstrap = std::mem::take(&mut outcome.bootstrap);
                 self.complaint.clear();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use netlink_bindings::rt_rule::{FibRuleAttrs, FibRuleHdr};
 
-use super::{Does, Installed, PROTOCOL, Rule, Step, plan};
+use super::{Does, Installed, PROTOCOL, Rule, Step, cannot, plan};
 use crate::netlink::attr::{bytes, nest};
 use crate::netlink::{Refusal, Request, Socket, again, flag};
 use crate::observe::{self, Link, Observed, SINK, SINK_TABLE, Sink};
@@ -75,7 +75,7 @@ pub struct Readback {
 /// # Errors
 /// What the kernel said.
 pub fn check(policy: Option<&Policy>, seen: &Observed) -> io::Result<Readback> {
-    compare(&mut Socket::open(0)?, policy, &seen.links, seen.sink)
+    compare(&mut Socket::open(0)?, policy, &seen.links, seen.sink, &[])
 }
 
 fn compare(
@@ -83,9 +83,10 @@ fn compare(
     policy: Option<&Policy>,
     links: &[Link],
     sink: Sink,
+    unable: &[Rule],
 ) -> io::Result<Readback> {
     let installed = read(socket)?;
-    let mut steps = plan(policy, links, sink, &installed);
+    let mut steps = plan(policy, links, sink, &installed, unable);
     // Where the kernel has no IPv6 there is none to refuse.
     if !Path::new("/proc/sys/net/ipv6").exists() {
         steps.retain(|s| {
@@ -99,37 +100,69 @@ fn compare(
 }
 
 /// Makes the kernel agree, and looks until it does. What the kernel refuses is left out and named.
-/// Devices are looked at but for the first time, if they were `seen` just now.
+/// Devices are looked at but for the first time, if they were `seen` just now. `unable` are rules that
+/// the kernel is known to refuse; it gets those that are found.
 ///
 /// # Errors
 /// What the kernel said to a question, or that it does not come to rest.
-pub fn apply(policy: Option<&Policy>, mut seen: Option<&Observed>) -> io::Result<Applied> {
+pub fn apply(
+    policy: Option<&Policy>,
+    mut seen: Option<&Observed>,
+    unable: &mut Vec<Rule>,
+) -> io::Result<Applied> {
     let mut socket = Socket::open(0)?;
     let mut applied = Applied::default();
     let mut refused: Vec<Step> = Vec::new();
     for _ in 0..ROUNDS {
         let mut steps = match seen.take() {
-            Some(seen) => compare(&mut socket, policy, &seen.links, seen.sink)?.steps,
+            Some(seen) => compare(&mut socket, policy, &seen.links, seen.sink, unable)?.steps,
             None => {
                 let seen = observe::look()?;
-                compare(&mut socket, policy, &seen.links, seen.sink)?.steps
+                compare(&mut socket, policy, &seen.links, seen.sink, unable)?.steps
             }
         };
         steps.retain(|s| !refused.contains(s));
         if steps.is_empty() {
             return Ok(applied);
         }
+        let mut done: Vec<Step> = Vec::new();
         for step in steps {
+            let rule = match &step {
+                Step::Add(rule) | Step::Delete(rule) => Some(rule),
+                _ => None,
+            };
+            // What comes behind a refused rule depends on it.
+            if policy.is_some() && rule.is_some_and(|r| cannot(r.family, unable)) {
+                continue;
+            }
             match act(&mut socket, &step) {
-                Ok(()) => applied.changes.push(step.to_string()),
+                Ok(()) => done.push(step),
                 Err(refusal) => {
                     applied.refused.push(format!("{step}: {refusal}"));
+                    unable.extend(rule.cloned());
+                    if let Some(rule) = rule.filter(|r| cannot(r.family, unable)) {
+                        take_back(&mut socket, &mut done, rule.family);
+                    }
                     refused.push(step);
                 }
             }
         }
+        applied.changes.extend(done.iter().map(Step::to_string));
     }
     Err(io::Error::other("devices and rules keep changing; another program is at them"))
+}
+
+/// Deletes the rules of a family that were added just now, from the last to be asked to the first: they
+/// would refuse without allowing.
+fn take_back(socket: &mut Socket, done: &mut Vec<Step>, family: Family) {
+    for step in done.iter().rev() {
+        if let Step::Add(rule) = step
+            && rule.family == family
+        {
+            let _ = act(socket, &Step::Delete(rule.clone()));
+        }
+    }
+    done.retain(|s| !matches!(s, Step::Add(rule) if rule.family == family));
 }
 
 /// Our rules, of both families, in their order.

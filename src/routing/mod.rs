@@ -147,7 +147,14 @@ fn wanted(policy: &Policy) -> Vec<Rule> {
         .collect()
 }
 
-/// The steps from what is there to what should be; without a policy nothing should.
+/// Whether a rule that the family's refusals depend on is among those that the kernel refused.
+fn cannot(family: Family, unable: &[Rule]) -> bool {
+    unable.iter().any(|r| r.family == family && r.does != Does::ToSink)
+}
+
+/// The steps from what is there to what should be; without a policy nothing should. Rules that the
+/// kernel refused are not tried again: without the one to the sink a family is as good as it gets, and
+/// without another it is left as it is, for then the rest would refuse what is allowed.
 ///
 /// In an order that never opens and, while it goes on, refuses nothing that will be allowed: grouped
 /// devices first, then rules from the first to be asked to the last; old rules go last to first.
@@ -156,6 +163,7 @@ pub fn plan(
     links: &[Link],
     sink: Sink,
     installed: &Installed,
+    unable: &[Rule],
 ) -> Vec<Step> {
     let policy = policy.filter(|p| left_out(p).is_none());
     let wanted = policy.map(wanted).unwrap_or_default();
@@ -187,7 +195,11 @@ pub fn plan(
         let of = |rules: &[Rule]| -> Vec<Rule> {
             rules.iter().filter(|r| r.family == family).cloned().collect()
         };
-        let (new, mut old) = (of(&wanted), of(&installed.rules));
+        let (mut new, mut old) = (of(&wanted), of(&installed.rules));
+        new.retain(|rule| !unable.contains(rule));
+        if policy.is_some() && cannot(family, unable) {
+            continue;
+        }
         if new == old && !(installed.overtaken.contains(&family) && policy.is_some()) {
             continue;
         }
@@ -301,7 +313,7 @@ mod tests {
     #[test]
     fn groups_come_before_the_rules_that_look_at_them() {
         let links = [link("br-lan", 1, 0), link("tun0", 2, GROUP), link("wan", 3, 0)];
-        let steps = plan(Some(&policy()), &links, Sink::default(), &Installed::default());
+        let steps = plan(Some(&policy()), &links, Sink::default(), &Installed::default(), &[]);
         assert!(matches!(&steps[0], Step::Group { index: 1, group: GROUP, .. }));
         assert_eq!(steps[1], Step::AddSink);
         let added: Vec<&Does> = steps
@@ -317,7 +329,7 @@ mod tests {
     fn when_all_is_there_nothing_is_done() {
         let links = [link("br-lan", 1, GROUP), link("x", 2, 7)];
         let policy = policy();
-        assert_eq!(plan(Some(&policy), &links, SINK_THERE, &there(&policy)), []);
+        assert_eq!(plan(Some(&policy), &links, SINK_THERE, &there(&policy), &[]), []);
         let seen = Observed { links: links.into(), ..Observed::default() };
         assert_eq!(uncovered(&policy, &seen).len(), 1);
     }
@@ -326,7 +338,7 @@ mod tests {
     fn a_sink_without_routes_gets_them() {
         let policy = policy();
         let sink = Sink { route6: false, ..SINK_THERE };
-        let steps = plan(Some(&policy), &[], sink, &there(&policy));
+        let steps = plan(Some(&policy), &[], sink, &there(&policy), &[]);
         assert_eq!(steps, [Step::RouteToSink(Family::V6, 9)]);
         assert!(steps[0].is_optional());
     }
@@ -334,7 +346,7 @@ mod tests {
     #[test]
     fn switching_off_removes_refusals_first_and_only_what_is_ours() {
         let links = [link("br-lan", 1, GROUP), link("other", 2, 9)];
-        let steps = plan(None, &links, SINK_THERE, &there(&policy()));
+        let steps = plan(None, &links, SINK_THERE, &there(&policy()), &[]);
         assert!(matches!(&steps[0], Step::Delete(r) if r.does == Does::Refuse));
         assert!(steps.contains(&Step::DeleteSink(9)));
         assert!(steps.contains(&Step::Group { name: "br-lan".into(), index: 1, group: 0 }));
@@ -344,7 +356,7 @@ mod tests {
     #[test]
     fn a_device_that_is_no_longer_ours_leaves_the_group_first() {
         let steps =
-            plan(Some(&policy()), &[link("wan", 4, GROUP)], SINK_THERE, &Installed::default());
+            plan(Some(&policy()), &[link("wan", 4, GROUP)], SINK_THERE, &Installed::default(), &[]);
         assert!(matches!(&steps[0], Step::Group { index: 4, group: DEFAULT_GROUP, .. }));
     }
 
@@ -355,10 +367,32 @@ mod tests {
         swapped.rules.swap(1, 2);
         let overtaken = Installed { overtaken: vec![Family::V4], ..there(&policy) };
         for installed in [swapped, overtaken] {
-            let steps = plan(Some(&policy), &[], SINK_THERE, &installed);
+            let steps = plan(Some(&policy), &[], SINK_THERE, &installed, &[]);
             assert_eq!(steps.len(), 8);
             assert!(matches!(&steps[3], Step::Add(r) if r.does == Does::Refuse));
             assert!(matches!(&steps[4], Step::Delete(r) if r.family == Family::V4));
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_refused_is_not_tried_again() {
+        let policy = policy();
+        let all = wanted(&policy);
+        let of = |family| all.iter().filter(move |r| r.family == family).cloned();
+        let v4: Vec<Rule> = of(Family::V4).collect();
+        for refused in of(Family::V6) {
+            let unable = [refused];
+            let mut installed = Installed { rules: v4.clone(), overtaken: Vec::new() };
+            let steps = plan(Some(&policy), &[], SINK_THERE, &installed, &unable);
+            if unable[0].does == Does::ToSink {
+                let without = of(Family::V6).filter(|r| r.does != Does::ToSink);
+                assert_eq!(steps, without.clone().map(Step::Add).collect::<Vec<_>>());
+                installed.rules.extend(without);
+            }
+            assert_eq!(plan(Some(&policy), &[], SINK_THERE, &installed, &unable), []);
+            // What is there goes all the same when it is switched off.
+            let steps = plan(None, &[], SINK_THERE, &there(&policy), &unable);
+            assert_eq!(steps.len(), 8 + 1);
         }
     }
 }

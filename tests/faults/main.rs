@@ -17,6 +17,7 @@ mod input;
 mod kernel;
 mod kill;
 mod leak;
+mod routing;
 mod stage;
 mod together;
 mod tracee;
