@@ -8,7 +8,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::backend::nft::{self, Applied, Change, Nft, read::Element};
 use crate::config::{self, Config, ConfigError, edit, edit::EditError, uci};
@@ -70,8 +70,8 @@ pub struct Outcome {
     pub warnings: Vec<Warning>,
     /// Whether protection is in force now.
     pub enabled: bool,
-    /// When the first of the pauses that run ends; only a repair asks.
-    pub pause_ends: Option<Duration>,
+    /// When the first of the pauses that ran before it ends; only a repair asks.
+    pub pause_ends: Option<Instant>,
     /// The connection that it was done by. Dropping it may wait for the kernel some 20 ms.
     pub kernel: Option<Nft>,
 }
@@ -158,14 +158,9 @@ impl Control {
     /// See [`Error`].
     pub fn repair(&self, memory: &mut Memory) -> Result<Outcome, Error> {
         let _lock = self.lock()?;
-        let mut outcome = self.repair_alone(memory)?;
-        if let Some(nft) = &mut outcome.kernel {
-            for set in pause::SETS {
-                let ends = nft.elements(set)?.into_iter().filter_map(|e| e.expires);
-                outcome.pause_ends = outcome.pause_ends.into_iter().chain(ends).min();
-            }
-        }
-        Ok(outcome)
+        // Before the repair: a pause that ends meanwhile may be one that it still took to run.
+        let pause_ends = pause_ends().ok().flatten();
+        Ok(Outcome { pause_ends, ..self.repair_alone(memory)? })
     }
 
     /// A hook's repair. `None` when there is nothing to do: protection is off, or another hook is about
@@ -602,6 +597,17 @@ fn says_off(text: &[u8]) -> bool {
             _ => false,
         }
     })
+}
+
+/// When the first of the pauses that run ends.
+fn pause_ends() -> Result<Option<Instant>, Error> {
+    let mut nft = Nft::open()?;
+    let mut first: Option<Duration> = None;
+    for set in pause::SETS {
+        let ends = nft.elements(set)?.into_iter().filter_map(|e| e.expires);
+        first = first.into_iter().chain(ends).min();
+    }
+    Ok(first.and_then(|left| Instant::now().checked_add(left)))
 }
 
 /// Makes the routing layer agree.

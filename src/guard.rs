@@ -146,7 +146,7 @@ impl<'a> Guard<'a> {
                 }
                 self.started = true;
                 self.follow_posture();
-                outcome.pause_ends.map(|left| left + TICK)
+                outcome.pause_ends.map(|at| at.saturating_duration_since(Instant::now()) + TICK)
             }
             Err(error) => {
                 // Once, not with every notice: a broken file is broken until somebody mends it.
