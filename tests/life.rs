@@ -51,9 +51,9 @@ macro_rules! tests {
 const TESTS: &[Test] = tests![
     flush::with_guard,
     log::one_line_a_minute_for_each_client,
+    guard::killed_at_every_step,
     boot::order_of_devices,
     flush::without_guard,
-    guard::killed_at_every_step,
     tunnels::tun_recreated_with_guard,
     guard::fought,
     boot::broken_configuration,
