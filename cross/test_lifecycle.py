@@ -83,6 +83,7 @@ class Root:
 
     def __init__(self, path):
         self.path = path
+        self.enter = ["unshare", "-r"]
         for folder in (
             *("bin", "sbin", "etc/init.d", "etc/config", "tmp", "usr/lib/opkg/info", "usr/sbin"),
             *("lib/apk/packages", "var/lock", "dev", "proc", "usr/bin"),
@@ -116,7 +117,7 @@ class Root:
     def run(self, *command, check=True, **variables):
         """Runs a command in the root; returns what it printed and its status."""
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"} | variables
-        command = ["unshare", "-r", "chroot", self.path, *command]
+        command = [*self.enter, "chroot", self.path, *command]
         run = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=60, check=False
         )
@@ -275,7 +276,7 @@ class RealApk:
     def __init__(self, root):
         self.root = root
         scratch = root.path.parent
-        self.command = ["unshare", "-r", os.environ["APK"], "--root", root.path, "--arch", ARCH]
+        self.command = [*root.enter, os.environ["APK"], "--root", root.path, "--arch", ARCH]
         self.command += ["--allow-untrusted", "--no-network", "--no-cache", "--repositories-file"]
         self.command += ["/dev/null"]
         base = []
@@ -309,13 +310,18 @@ class RealApk:
         return self.apk("del", name, check=False)
 
 
-class Life:
-    """The same life with every package manager."""
+class Stage:
+    """Two versions of the packages, and a root where the first is installed."""
 
     suffix = None
 
     def manager(self, root):
         """The package manager, in a root."""
+        raise NotImplementedError
+
+    @classmethod
+    def contents(cls, version):
+        """The project's files of a version, and its program."""
         raise NotImplementedError
 
     @classmethod
@@ -325,15 +331,8 @@ class Life:
         cls.scratch = pathlib.Path(scratch.name)
         cls.feeds = {}
         for version in ("1.0.0", "1.1.0"):
-            files = dict(FILES)
-            files["openwrt/files/etc/config/vpn-killswitch"] = (0o644, CONFIG.format(0))
-            init = f'#!/bin/sh\necho "init {version} $1" >>/calls\n'
-            files["openwrt/files/etc/init.d/vpn-killswitch"] = (0o755, init)
-            if version == "1.0.0":
-                files["openwrt/files/usr/share/old"] = (0o644, "not in the next version\n")
+            files, program = cls.contents(version)
             source = testlib.project(cls.scratch / f"project-{version}", version, files)
-            program = cls.scratch / f"program-{version}"
-            program.write_text(PROGRAM.format(version=version))
             out = testlib.package(source, program, cls.scratch / f"out-{version}")
             cls.feeds[version] = out
 
@@ -349,6 +348,22 @@ class Life:
         """Installs a package of one of the two versions; returns what was printed."""
         matching = self.feeds[version].glob(f"{name}[-_]{version}*{self.suffix}")
         return self.with_manager.install(next(matching))
+
+
+class Life(Stage):
+    """The same life with every package manager."""
+
+    @classmethod
+    def contents(cls, version):
+        files = dict(FILES)
+        files["openwrt/files/etc/config/vpn-killswitch"] = (0o644, CONFIG.format(0))
+        init = f'#!/bin/sh\necho "init {version} $1" >>/calls\n'
+        files["openwrt/files/etc/init.d/vpn-killswitch"] = (0o755, init)
+        if version == "1.0.0":
+            files["openwrt/files/usr/share/old"] = (0o644, "not in the next version\n")
+        program = cls.scratch / f"program-{version}"
+        program.write_text(PROGRAM.format(version=version))
+        return files, program
 
     def switch_on(self):
         """What the user does."""
