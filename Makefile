@@ -17,7 +17,7 @@ ROUTER_SCRIPTS := $(addprefix openwrt/files/,etc/init.d/vpn-killswitch etc/hotpl
 	etc/hotplug.d/net/15-vpn-killswitch etc/uci-defaults/zz-vpn-killswitch \
 	usr/share/vpn-killswitch/firewall.include)
 
-.PHONY: all build demo test lint unit leaktest soak bench deny clean setup setup-build setup-demo
+.PHONY: all build demo test lint unit test-packages package packages leaktest soak bench deny clean setup setup-build setup-demo
 
 all: build
 
@@ -28,7 +28,7 @@ demo: setup-demo ## one evening in a house, without and with the kill switch
 	$(CARGO) build --release --locked --features demo --bins
 	$(SUDO) target/release/demo
 
-test: setup lint unit ## everything that must hold
+test: setup lint unit test-packages ## everything that must hold
 
 lint:
 	$(CARGO) fmt --check
@@ -40,6 +40,16 @@ lint:
 
 unit:
 	$(CARGO) test --locked --no-fail-fast $(RUNNER)
+
+test-packages: setup ## what the packages contain, and what installing, upgrading and removing them does
+	$(CARGO) build --locked --bin vpn-killswitch
+	$(SUDO) env PROGRAM=target/debug/vpn-killswitch python3 -m unittest discover -s cross
+
+package: binary ## the packages for TARGET=, one of OpenWrt's architectures: dist/packages/
+	cross/package --target "$(TARGET)"
+
+packages: binaries ## the packages for every architecture in cross/targets.toml
+	cross/package
 
 leaktest: setup ## only real packets through real routers: what leaks, and what lives on
 	$(CARGO) test --locked --no-fail-fast $(RUNNER) --test leaks --test life

@@ -234,6 +234,13 @@ class Packages(unittest.TestCase):
         kept = package.files["lib/upgrade/keep.d/vpn-killswitch"]
         self.assertEqual(kept.data, b"/etc/config/vpn-killswitch\n")
         self.assertNotIn("conffiles", self.control_of(ipk.build(package, EPOCH)))
+        # What the package itself wants to be kept stays in the list.
+        own = source / "openwrt/files/lib/upgrade/keep.d/vpn-killswitch"
+        own.parent.mkdir(parents=True)
+        own.write_text("/etc/other\n")
+        package = feed.read(source / "openwrt", ARCH, self.binary)[0]
+        kept = package.files["lib/upgrade/keep.d/vpn-killswitch"]
+        self.assertEqual(kept.data, b"/etc/other\n/etc/config/vpn-killswitch\n")
 
     def control_of(self, data):
         """Names in the control archive."""

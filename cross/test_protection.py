@@ -176,6 +176,13 @@ class Protection(test_lifecycle.Stage):
         self.assertIn("OPEN", out)
         self.assertEqual(self.namespace.rules(), empty)
 
+    def test_a_removal_opens_without_a_configuration(self):
+        empty = self.namespace.rules()
+        self.root.run("/usr/sbin/vpn-killswitch", "enable")
+        (self.root.path / "etc/config/vpn-killswitch").unlink()
+        self.with_manager.remove("vpn-killswitch")
+        self.assertEqual(self.namespace.rules(), empty)
+
 
 class WithToldOpkg(Protection, unittest.TestCase):
     """As opkg's sources tell."""

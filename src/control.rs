@@ -186,14 +186,7 @@ impl Control {
                 if !config.enabled {
                     return Ok(Outcome::default());
                 }
-                let mut outcome = self.enforce(config, true, unable)?;
-                if let Some(nft) = &mut outcome.kernel {
-                    for set in pause::SETS {
-                        let ends = nft.elements(set)?.into_iter().filter_map(|e| e.expires);
-                        outcome.pause_ends = outcome.pause_ends.into_iter().chain(ends).min();
-                    }
-                }
-                Ok(outcome)
+                self.enforce(config, true, unable)
             }
             Err(error) => {
                 if let Some(config) = last_good.as_ref().filter(|c| c.enabled) {

@@ -110,8 +110,11 @@ def _package(out, source, architecture):
 
 
 def _keep(package):
-    """Configuration that only comes to be on the router is kept over a system upgrade by name."""
+    """Configuration that only comes to be on the router is kept over a system upgrade by name, in
+    the file where a package may have such names already: the SDK does the same."""
     later = [path for path in package.conffiles if path.lstrip("/") not in package.files]
     if later:
-        lines = "".join(f"{path}\n" for path in later)
-        tree.add(package.files, f"lib/upgrade/keep.d/{package.name}", lines.encode())
+        place = f"lib/upgrade/keep.d/{package.name}"
+        there = package.files[place].data if place in package.files else b""
+        lines = "".join(f"{path}\n" for path in later if path.encode() not in there.split())
+        tree.add(package.files, place, there + lines.encode())

@@ -36,7 +36,7 @@ const EXEMPT_MIN_PREFIX: u8 = 8;
 /// An exemption by ports alone may name at most so many.
 const EXEMPT_MAX_PORTS: u32 = 1000;
 
-const KILLSWITCH_OPTIONS: [&str; 14] = [
+const KILLSWITCH_OPTIONS: [&str; 15] = [
     "enabled",
     "tunnel_interface",
     "tunnel_device",
