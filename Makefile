@@ -17,7 +17,7 @@ ROUTER_SCRIPTS := $(addprefix openwrt/files/,etc/init.d/vpn-killswitch etc/hotpl
 	etc/hotplug.d/net/15-vpn-killswitch etc/uci-defaults/zz-vpn-killswitch \
 	usr/share/vpn-killswitch/firewall.include)
 
-.PHONY: all build demo test lint unit test-packages package packages leaktest soak bench deny clean setup setup-build setup-demo
+.PHONY: all build demo test lint unit test-packages package packages leaktest soak bench binaries binary size deny clean setup setup-build setup-demo setup-cross
 
 all: build
 
@@ -65,10 +65,19 @@ deny: ## licences and sources of what is linked in (needs cargo-deny)
 	$(CARGO) fetch --locked
 	$(CARGO) deny --offline check bans licenses sources
 
+binaries: setup-cross ## the program for all routers' CPUs: dist/bin/*/vpn-killswitch
+	cross/build
+
+binary: setup-cross ## the program for one of them: make binary TARGET=mipsel_24kc
+	cross/build $(or $(TARGET),$(error TARGET= is missing; cross/build --list names them))
+
+size: setup-cross ## what takes the room in it (TARGET= for another than mipsel_24kc)
+	cross/build --size $(or $(TARGET),mipsel_24kc)
+
 setup:
 	@sh .ci/setup
 
-setup-build setup-demo:
+setup-build setup-demo setup-cross:
 	@sh .ci/setup $(@:setup-%=%)
 
 clean:

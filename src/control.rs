@@ -213,7 +213,8 @@ impl Control {
             // A link that leads nowhere is no missing file.
             Err(_) => self.config_path().symlink_metadata().is_err(),
         };
-        let result = text.and_then(|text| self.enforce(&self.parse(&text)?, false, &mut Vec::new()));
+        let result =
+            text.and_then(|text| self.enforce(&self.parse(&text)?, false, &mut Vec::new()));
         let Err(error) = result else { return result };
         if meant_off {
             return Err(error);
