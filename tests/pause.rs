@@ -476,11 +476,11 @@ fn connections(scene: &Scene, who: IpAddr) -> Res<usize> {
         .count())
 }
 
-/// Opens for the client of the LAN for a second, lets it send, and waits until that is over.
+/// Opens for the client of the LAN for two seconds, lets it send, and waits until that is over.
 fn a_pause_that_ended(scene: &Scene) -> Res<()> {
     let who = client();
     for ip in who {
-        scene.product.ok(&["pause", "1s", "--client", &ip.to_string()])?;
+        scene.product.ok(&["pause", "2s", "--client", &ip.to_string()])?;
     }
     send(&scene.lab.client, None, Flow::all_kinds(&internet()), 10, 400)?;
     for ip in who {
