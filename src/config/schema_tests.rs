@@ -164,9 +164,9 @@ fn unknown_sections_and_options_name_what_was_probably_meant() {
     assert_eq!(
         errors(&main("option port_foward_replies '1'")),
         [":2: killswitch 'main': port_foward_replies: unknown option; did you mean \
-          'port_forward_replies'?; known are enabled, tunnel_interface, tunnel_device, \
+          'port_forward_replies'?; known are enabled, tunnel_interface, tunnel_device, ipsec, \
           local_interface, local_device, router, reject, port_forward_replies, ntp, bootstrap_dns, \
-          log, pass_mark, schema"]
+          log, pass_mark, survive_sysupgrade, schema"]
     );
     let meant = |section: &str, wrong: &str| {
         let text = with(&format!("config {section}\n\toption {wrong} '1'\n"));
@@ -254,7 +254,7 @@ fn protection_needs_a_tunnel_and_a_local_network() {
         errors(&main("option enabled '1'")),
         [
             ":1: killswitch 'main': enabled without a tunnel: add list tunnel_interface or list \
-             tunnel_device",
+             tunnel_device (or option ipsec)",
             ":1: killswitch 'main': enabled without a local network, which would lock you out: add \
              list local_interface or list local_device",
         ]
