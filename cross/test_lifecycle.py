@@ -320,8 +320,8 @@ class Stage:
         raise NotImplementedError
 
     @classmethod
-    def contents(cls, version):
-        """The project's files of a version, and its program."""
+    def contents(cls, version, folder):
+        """Makes a project of a version; returns its folder and its program."""
         raise NotImplementedError
 
     @classmethod
@@ -331,8 +331,7 @@ class Stage:
         cls.scratch = pathlib.Path(scratch.name)
         cls.feeds = {}
         for version in ("1.0.0", "1.1.0"):
-            files, program = cls.contents(version)
-            source = testlib.project(cls.scratch / f"project-{version}", version, files)
+            source, program = cls.contents(version, cls.scratch / f"project-{version}")
             out = testlib.package(source, program, cls.scratch / f"out-{version}")
             cls.feeds[version] = out
 
@@ -354,7 +353,7 @@ class Life(Stage):
     """The same life with every package manager."""
 
     @classmethod
-    def contents(cls, version):
+    def contents(cls, version, folder):
         files = dict(FILES)
         files["openwrt/files/etc/config/vpn-killswitch"] = (0o644, CONFIG.format(0))
         init = f'#!/bin/sh\necho "init {version} $1" >>/calls\n'
@@ -363,7 +362,7 @@ class Life(Stage):
             files["openwrt/files/usr/share/old"] = (0o644, "not in the next version\n")
         program = cls.scratch / f"program-{version}"
         program.write_text(PROGRAM.format(version=version))
-        return files, program
+        return testlib.project(folder, version, files), program
 
     def switch_on(self):
         """What the user does."""

@@ -10,12 +10,25 @@ import unittest
 
 import test_lifecycle
 import testlib
-from testlib import FILES
 
-# What the service does as far as the kernel is concerned: `stop` ends the guard and nothing else.
-INIT = """#!/bin/sh
-echo "init {version} $1" >>/calls
-case "$1" in start|restart) /usr/sbin/vpn-killswitch apply ;; esac
+# rc.common and procd as far as they matter here: functions that a script may define, and who calls
+# whom. The supervised guard is written down, not started.
+RC_COMMON = r"""#!/bin/sh
+script=$1
+action=$2
+shift 2
+boot() { start "$@"; }
+enable() { echo "enable" >>/calls; }
+disable() { echo "disable" >>/calls; }
+. "$script"
+start() { start_service "$@"; }
+stop() { echo "guard ends" >>/calls; }
+restart() { stop "$@"; start "$@"; }
+reload() { reload_service "$@"; }
+procd_open_instance() { :; }
+procd_close_instance() { :; }
+procd_set_param() { [ "$1" != command ] || { shift; echo "guard: $*" >>/calls; }; }
+"$action" "$@"
 """
 CONFIG = """config killswitch 'main'
 	option enabled '0'
@@ -132,25 +145,26 @@ class Protection(test_lifecycle.Stage):
     def setUpClass(cls):
         if "PROGRAM" not in os.environ:
             raise unittest.SkipTest("PROGRAM= names no vpn-killswitch")
+        if not (testlib.TOP / "openwrt/files").exists():
+            raise unittest.SkipTest("openwrt/files is not there")
         super().setUpClass()
 
     @classmethod
-    def contents(cls, version):
-        files = dict(FILES)
-        files["openwrt/files/etc/config/vpn-killswitch"] = (0o644, CONFIG)
-        init = INIT.format(version=version)
-        files["openwrt/files/etc/init.d/vpn-killswitch"] = (0o755, init)
-        return files, os.environ["PROGRAM"]
+    def contents(cls, version, folder):
+        return testlib.copy(folder, version), os.environ["PROGRAM"]
 
     def setUp(self):
         self.namespace = Namespace()
         self.addCleanup(self.namespace.close)
         super().setUp()
+        (self.root.path / "etc/config/vpn-killswitch").write_text(CONFIG)
 
     def manager(self, root):
         root.enter = self.namespace.enter
         # It tells whether there is IPv6.
         self.namespace.run("mount", "--rbind", "/proc", root.path / "proc")
+        (root.path / "etc/rc.common").write_text(RC_COMMON)
+        # The packages have no libraries, and a program for a router needs none.
         root.bring(os.environ["PROGRAM"], "usr/sbin/vpn-killswitch")
         return self.kind(root)
 
@@ -164,7 +178,12 @@ class Protection(test_lifecycle.Stage):
         monitor.begin()
         self.install("vpn-killswitch", "1.1.0")
         changes = monitor.end()
-        self.assertIn("init 1.1.0 restart", self.root.calls())
+        # The new program's guard was the last to be told.
+        calls = self.root.calls()
+        told = [call for call in calls if call.startswith("guard")]
+        self.assertEqual(told[-1], "guard: /usr/sbin/vpn-killswitch guard")
+        self.assertIn("guard ends", told)
+        self.assertNotIn("disable", calls)
         self.assertEqual(self.namespace.rules(), before)
         self.assertEqual(changes, [])
 
@@ -175,6 +194,10 @@ class Protection(test_lifecycle.Stage):
         out = self.with_manager.remove("vpn-killswitch")
         self.assertIn("OPEN", out)
         self.assertEqual(self.namespace.rules(), empty)
+        self.assertEqual(self.root.calls()[-1], "guard ends")
+        for path in (testlib.TOP / "openwrt/files").rglob("*"):
+            place = self.root.path / path.relative_to(testlib.TOP / "openwrt/files")
+            self.assertFalse(place.is_file() or place.is_symlink(), place)
 
     def test_a_removal_opens_without_a_configuration(self):
         empty = self.namespace.rules()

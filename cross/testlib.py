@@ -4,6 +4,7 @@ that has nothing in common with the writer but the documentation, apk-v3(5)."""
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import struct
 import subprocess
@@ -42,6 +43,16 @@ def project(folder, version="1.2.3", files=None):
     link = folder / LINK[0]
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(LINK[1])
+    return folder
+
+
+def copy(folder, version):
+    """The real project's packages, as another version; returns their folder."""
+    for name in ("openwrt", "luci-app"):
+        shutil.copytree(TOP / name, folder / name, symlinks=True)
+    text = (TOP / "Cargo.toml").read_text()
+    text = re.sub(r'^version = ".*"$', f'version = "{version}"', text, count=1, flags=re.M)
+    (folder / "Cargo.toml").write_text(text)
     return folder
 
 
