@@ -43,7 +43,8 @@ unit:
 
 test-packages: setup ## what the packages contain, and what installing, upgrading and removing them does
 	$(CARGO) build --locked --bin vpn-killswitch
-	$(SUDO) env PROGRAM=target/debug/vpn-killswitch python3 -m unittest discover -s cross
+	strip -o target/debug/vpn-killswitch.stripped target/debug/vpn-killswitch
+	$(SUDO) env PROGRAM=target/debug/vpn-killswitch.stripped python3 -m unittest discover -s cross
 
 package: binary ## the packages for TARGET=, one of OpenWrt's architectures: dist/packages/
 	cross/package --target "$(TARGET)"

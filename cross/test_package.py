@@ -311,6 +311,14 @@ class Project(unittest.TestCase):
             self.assertEqual(run.stdout.strip(), crate["version"])
 
 
+    def test_every_architecture_has_one_program(self):
+        targets = tomllib.loads((TOP / "cross" / "targets.toml").read_text())["target"]
+        names = [name for target in targets for name in target["openwrt"]]
+        self.assertEqual(len(names), len(set(names)))
+        for target in targets:
+            self.assertIn(target["name"], target["openwrt"])
+
+
 class Catalogues(unittest.TestCase):
     """LuCI's compiled translations. The numbers are those of LuCI's own po2lmo."""
 
