@@ -11,7 +11,7 @@ ifneq ($(SUDO),)
 RUNNER := --config 'target."cfg(all())".runner = ["sh", "-c", \
 	"exec sudo -E LD_LIBRARY_PATH=\"$$LD_LIBRARY_PATH\" \"$$0\" \"$$@\""]'
 endif
-SCRIPTS := .ci/run .ci/setup
+SCRIPTS := .ci/run .ci/setup openwrt/test.sh
 # For BusyBox's shell. Debian's shellcheck has no dialect of that name yet; dash, its relative, is closest.
 ROUTER_SCRIPTS := $(addprefix openwrt/files/,etc/init.d/vpn-killswitch etc/hotplug.d/iface/15-vpn-killswitch \
 	etc/hotplug.d/net/15-vpn-killswitch etc/uci-defaults/zz-vpn-killswitch \
