@@ -19,11 +19,16 @@ use lab::traffic::{Flood, Flow};
 use lab::{Res, wait_for};
 use stage::{Management, RATE, Stage};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// How long, unless `SOAK_SECONDS` says so.
 const SECONDS: u64 = 20;
+/// The guest, and how long it is let out at a time.
+const GUEST: [&str; 2] = ["192.168.2.2", "2001:db8:1:2::2"];
+const PAUSE: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(20);
 /// Events under one flood. Then it is quiet for a moment.
 const EVENTS: usize = 12;
 
@@ -59,6 +64,10 @@ struct World {
     uplink: &'static str,
     /// Where the second uplink's cable is while it is not plugged in.
     parking: Ns,
+    /// What the client and the guest send, while they do.
+    floods: Vec<Flood>,
+    /// Numbers of the guest's packets that a pause may let out.
+    let_out: Vec<RangeInclusive<u32>>,
     random: Random,
 }
 
@@ -127,6 +136,7 @@ const ALL: &[Event] = &[
         w.stage.product.configure(&configuration(mode, more))?;
         w.apply()
     }),
+    ("guest paused", World::pause),
     ("configuration broken", |w| {
         w.stage.product.configure("config killswitch 'main'\n\toption enabled '1\n")?;
         match w.stage.product.run(&["apply"])?.status.code() {
@@ -139,6 +149,30 @@ const ALL: &[Event] = &[
 impl World {
     fn apply(&mut self) -> Res<()> {
         self.stage.apply()
+    }
+
+    /// The guest may send outside for a second, whatever happens in it; nobody else may.
+    fn pause(&mut self) -> Res<()> {
+        // After a flush there are no rules that a pause could stand on.
+        self.apply()?;
+        let [.., guest] = &self.floods[..] else { return Err("nobody sends".into()) };
+        let from = guest.now();
+        for ip in GUEST {
+            self.stage.product.ok(&["pause", "1s", "--client", ip])?;
+        }
+        let told = Instant::now();
+        match self.random.below(4) {
+            0 => self.apply()?,
+            1 => self.stage.lab.router.nft("flush ruleset\n")?,
+            2 => self.guard = None,
+            _ => {}
+        }
+        // The kernel ends it with a tick of its clock.
+        std::thread::sleep((PAUSE + TICK).saturating_sub(told.elapsed()));
+        // A packet is counted behind its sending.
+        let [.., guest] = &self.floods[..] else { return Err("nobody sends".into()) };
+        self.let_out.push(from..=guest.now() + 1);
+        Ok(())
     }
 
     fn second_uplink(&mut self) -> Res<()> {
@@ -201,7 +235,15 @@ fn soak() -> Res<String> {
     connect(&parking, "usb0", &stage.lab.provider, "isp1")?;
     stage.lab.provider.ip("addr add 100.64.8.1/24 dev isp1\n\
                            addr add 2001:db8:65::1/64 dev isp1 nodad\n")?;
-    let mut w = World { stage, guard: None, uplink: "wan0", parking, random: Random(seed) };
+    let mut w = World {
+        stage,
+        guard: None,
+        uplink: "wan0",
+        parking,
+        floods: Vec::new(),
+        let_out: Vec::new(),
+        random: Random(seed),
+    };
     w.apply()?;
     let (began, mut counts, mut total) = (Instant::now(), BTreeMap::new(), Total::default());
     while began.elapsed() < length {
@@ -213,16 +255,20 @@ fn soak() -> Res<String> {
     w.stage.product.configure(&configuration("strict", ""))?;
     w.stage.product.ok(&["disable"])?;
     w.stage.lab.tunnel_down()?;
-    let control = leaks(&mut w, |_| Ok(()))?.1.len();
+    let control = leaks(&mut w, |_| Ok(()))?.leaked.len();
     if control == 0 {
         return Err("the control did not leak: nothing was tested".into());
     }
+    if total.let_out == 0 && counts.get("guest paused").is_some_and(|n| *n >= 20) {
+        return Err("no pause let anything out".into());
+    }
     let events: usize = counts.values().sum();
     let mut text = format!(
-        "{} rounds, {events} events, {} packets sent under them, 0 leaked; {} in quiet, all delivered; \
-         LAN → router: {} answers, the slowest {:.0} ms; control: {control} leaked",
+        "{} rounds, {events} events, {} packets sent under them, 0 leaked; {} let out by pauses; {} in \
+         quiet, all delivered; LAN → router: {} answers, the slowest {:.0} ms; control: {control} leaked",
         total.rounds,
         total.sent,
+        total.let_out,
         total.quiet,
         total.answers,
         total.slowest.as_secs_f64() * 1e3
@@ -237,6 +283,7 @@ fn soak() -> Res<String> {
 struct Total {
     rounds: u32,
     sent: u32,
+    let_out: u32,
     quiet: u32,
     answers: u32,
     slowest: Duration,
@@ -251,7 +298,7 @@ fn round(w: &mut World, counts: &mut BTreeMap<&'static str, usize>, total: &mut 
         story.push("with a guard");
     }
     let management = Management::start(&w.stage.lab);
-    let (sent, leaked) = leaks(w, |w| {
+    let Found { sent, let_out, leaked } = leaks(w, |w| {
         for _ in 0..EVENTS {
             let (name, event) = ALL[w.random.below(ALL.len())];
             // A tunnel that is not there can neither flap nor be deleted.
@@ -276,23 +323,35 @@ fn round(w: &mut World, counts: &mut BTreeMap<&'static str, usize>, total: &mut 
     total.quiet += quiet.map_err(|e| format!("{story:?}, then quiet: {e}"))?;
     total.rounds += 1;
     total.sent += sent;
+    total.let_out += let_out;
     total.answers += talk.answers;
     total.slowest = total.slowest.max(talk.slowest);
     Ok(())
 }
 
-/// What was sent by two clients while this happened, and what leaked of it.
-fn leaks(w: &mut World, during: impl FnOnce(&mut World) -> Res<()>) -> Res<(u32, Vec<String>)> {
+/// What two clients sent, and what became of it.
+struct Found {
+    sent: u32,
+    /// Of the guest's, on the uplinks, while it was paused.
+    let_out: u32,
+    /// On the uplinks, without any right.
+    leaked: Vec<String>,
+}
+
+/// Lets two clients send while this happens, and judges.
+fn leaks(w: &mut World, during: impl FnOnce(&mut World) -> Res<()>) -> Res<Found> {
     let mut watch = w.stage.lab.watch()?;
     watch.also(&w.stage.lab.provider, "isp1")?;
     let sources = [&w.stage.lab.client, &w.stage.lab.guest];
-    let floods = sources.map(|ns| Flood::start(ns, None, Flow::all_kinds(&internet()), RATE));
+    let flood = |ns: &Ns| Flood::start(ns, None, Flow::all_kinds(&internet()), RATE);
+    w.floods = sources.map(flood).into();
     let happened = during(w);
-    let mut sent = 0;
-    for flood in floods {
+    let mut all = Vec::new();
+    for flood in w.floods.drain(..) {
         flood.more(20)?;
-        sent += flood.stop()?.iter().map(|s| s.sent).sum::<u32>();
+        all.push(flood.stop()?);
     }
+    let let_out = std::mem::take(&mut w.let_out);
     // A capture ends with a frame of its own, and without a carrier there is none.
     if !w.stage.lab.router.has_device("usb0") {
         w.parking.ip("link set usb0 up\n")?;
@@ -301,5 +360,18 @@ fn leaks(w: &mut World, during: impl FnOnce(&mut World) -> Res<()>) -> Res<(u32,
     w.stage.lab.provider.wait_up("isp1")?;
     let seen = watch.finish()?;
     happened?;
-    Ok((sent, seen.strays().map(ToString::to_string).collect()))
+    let sent = all.iter().flatten().map(|s| s.sent).sum();
+    let guest = all.last().map(Vec::as_slice).unwrap_or_default();
+    let mut found = Found { sent, let_out: 0, leaked: Vec::new() };
+    for p in seen.strays() {
+        let allowed = p.mark.is_some_and(|m| {
+            guest.iter().any(|s| s.flow.id == m.flow) && let_out.iter().any(|r| r.contains(&m.seq))
+        });
+        if allowed {
+            found.let_out += 1;
+        } else {
+            found.leaked.push(p.to_string());
+        }
+    }
+    Ok(found)
 }
