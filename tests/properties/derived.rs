@@ -74,6 +74,7 @@ fn config() -> impl Strategy<Value = Config> {
                 bootstrap_dns: Vec::new(),
                 log: flags[4],
                 pass_mark,
+                survive_sysupgrade: false,
                 endpoints,
                 exempts,
             }
