@@ -81,6 +81,8 @@ pub struct Outcome {
 pub struct Memory {
     /// What is kept in force while the configuration has errors.
     last_good: Option<Config>,
+    /// Whether the boot step closed everything, because there was no good one yet.
+    closed: Option<bool>,
     /// Routing rules that this kernel refuses.
     unable: Vec<routing::Rule>,
 }
@@ -179,7 +181,7 @@ impl Control {
     }
 
     fn repair_alone(&self, memory: &mut Memory) -> Result<Outcome, Error> {
-        let Memory { last_good, unable } = memory;
+        let Memory { last_good, closed, unable } = memory;
         match self.read_config().and_then(|text| self.parse(&text)) {
             Ok(config) => {
                 let config = last_good.insert(config);
@@ -189,8 +191,12 @@ impl Control {
                 self.enforce(config, true, unable)
             }
             Err(error) => {
-                if let Some(config) = last_good.as_ref().filter(|c| c.enabled) {
-                    self.enforce(config, true, unable)?;
+                match last_good {
+                    Some(config) if config.enabled => drop(self.enforce(config, true, unable)?),
+                    Some(_) => {}
+                    // netifd, for one, deletes all routing rules when it starts.
+                    None if *closed.get_or_insert_with(is_closed) => close()?,
+                    None => {}
                 }
                 Err(error)
             }
@@ -219,12 +225,9 @@ impl Control {
         if meant_off {
             return Err(error);
         }
-        let closed = ruleset::build(&Policy::closed());
-        let netfilter = Nft::open().and_then(|mut nft| nft.apply(&closed));
-        let routing = routing::kernel::apply(Some(&Policy::closed()), None, &mut Vec::new());
-        let what = match (netfilter, routing) {
-            (Err(e), Err(_)) => format!("and the router could not be closed: {e}"),
-            _ => "nothing is forwarded until this is mended".to_owned(),
+        let what = match close() {
+            Err(e) => format!("and the router could not be closed: {e}"),
+            Ok(()) => "nothing is forwarded until this is mended".to_owned(),
         };
         Err(match error {
             Error::Config(mut lines) => {
@@ -602,6 +605,27 @@ fn pause_ends() -> Result<Option<Instant>, Error> {
         first = first.into_iter().chain(ends).min();
     }
     Ok(first.and_then(|left| Instant::now().checked_add(left)))
+}
+
+/// Closes everything, by either layer.
+fn close() -> Result<(), Error> {
+    let closed = Policy::closed();
+    let netfilter = Nft::open().and_then(|mut nft| nft.apply(&ruleset::build(&closed)));
+    let routing = routing::kernel::apply(Some(&closed), None, &mut Vec::new());
+    match (netfilter, routing) {
+        (Err(e), Err(_)) => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the first layer is what [`close`] makes.
+fn is_closed() -> bool {
+    let closed = ruleset::build(&Policy::closed());
+    Nft::open().and_then(|mut nft| nft.check(&closed)).is_ok_and(|changes| {
+        // What this kernel cannot do was left out.
+        !changes.contains(&Change::AddTable)
+            && changes.iter().all(|c| c.is_optional() || c.is_outdated_refusal())
+    })
 }
 
 /// Makes the routing layer agree.

@@ -57,6 +57,7 @@ const TESTS: &[Test] = tests![
     tunnels::tun_recreated_with_guard,
     guard::fought,
     boot::broken_configuration,
+    boot::broken_configuration_with_guard,
     guard::broken_configuration_mended,
     hooks::storm_of_applies,
     hooks::storm_of_hooks,

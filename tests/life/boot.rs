@@ -1,10 +1,10 @@
 //! Boot: the uplink and forwarding are there before, during and after the boot step (scenario 6).
 
-use crate::lab::Res;
 use crate::lab::capture::Capture;
 use crate::lab::product::configuration;
 use crate::lab::server::talks;
 use crate::lab::topology::{Tunnel, lan};
+use crate::lab::{Res, wait_for};
 use crate::stage::{Act, Stage, Trial};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -181,6 +181,41 @@ pub fn broken_configuration() -> Res<String> {
         texts += &format!("\n    {what}: {found}");
     }
     Ok(milliseconds(&mut times) + &texts)
+}
+
+/// The same with the guard: what the boot step closed stays closed, whatever others do afterwards, until
+/// the configuration is mended.
+pub fn broken_configuration_with_guard() -> Res<String> {
+    let stage = Stage::open(Tunnel::Veth)?;
+    let mut trial = Trial::start(&stage, &[&stage.lab.client])?;
+    stage.product.configure("nonsense")?;
+    boot(&stage)?;
+    trial.closed();
+    let guard = stage.guard()?;
+    for _ in 0..3 {
+        // One layer at a time, as netifd does when it starts, and the firewall when it is stopped.
+        stage.delete_routing()?;
+        wait_for("the routing rules", 5.0, || {
+            stage
+                .lab
+                .router
+                .sh("ip rule; ip -6 rule")
+                .is_ok_and(|l| l.matches("proto 107").count() == 8)
+        })?;
+        trial.more()?;
+        stage.delete_tables()?;
+        wait_for("the table", 5.0, || {
+            stage.lab.router.sh("nft list table inet vpn_killswitch").is_ok()
+        })?;
+        stage.load_firewall()?;
+        trial.more()?;
+    }
+    stage.lab.tunnel_down()?;
+    stage.product.configure(&configuration("strict", ""))?;
+    stage.apply()?;
+    stage.verify()?;
+    drop(guard);
+    Ok(format!("{}", trial.finish(&stage)?))
 }
 
 /// A configuration that says off leaves the router open, even when the rest of it is wrong.

@@ -61,7 +61,6 @@ fn config() -> impl Strategy<Value = Config> {
         .prop_map(|(a, (local_devices, router, flags), (endpoints, exempts, pass_mark))| {
             Config {
                 ipsec: false,
-                survive_sysupgrade: false,
                 enabled: flags[0],
                 tunnel_interfaces: a.0,
                 tunnel_devices: a.1,
