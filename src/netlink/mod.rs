@@ -21,7 +21,7 @@ const HEADER: usize = 16;
 const ERROR_ECHO: usize = HEADER + 4;
 /// How long the kernel may take for an answer. Netlink answers within the system call that asks; this
 /// bound only turns "never" into an error.
-const ANSWER_SECS: libc::time_t = 10;
+const ANSWER_SECS: u8 = 10;
 /// Room for messages on their way, in both directions: 10,000 addresses take about 400 KB.
 const BUFFER_BYTES: libc::c_int = 8 << 20;
 /// First guess for the size of one datagram from the kernel; grows when one is larger.
@@ -119,7 +119,7 @@ impl Socket {
                 let _ = socket.set_option(libc::SOL_SOCKET, plain, &BUFFER_BYTES);
             }
         }
-        let patience = libc::timeval { tv_sec: ANSWER_SECS, tv_usec: 0 };
+        let patience = libc::timeval { tv_sec: ANSWER_SECS.into(), tv_usec: 0 };
         socket.set_option(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &patience)?;
         Ok(socket)
     }
