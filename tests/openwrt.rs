@@ -57,6 +57,7 @@ impl Router {
         let with = |text: String, path: &str| text.replace(path, &format!("{root}{path}"));
         let text = with(text, PROGRAM);
         let text = with(text, "/etc/config/");
+        let text = with(text, "/sbin/ujail");
         with(text, "/sbin/fw4")
     }
 
@@ -93,7 +94,7 @@ impl Router {
             r#"
 # What rc.common and procd.sh do, as far as a service sees it.
 call() {{ echo "$*" >>'{log}'; }}
-for name in open_instance set_param close_instance add_reload_trigger; do
+for name in open_instance set_param close_instance add_jail add_reload_trigger; do
 	eval "procd_$name() {{ call $name \"\$@\"; }}"
 done
 service_running() {{ return 1; }}
@@ -144,6 +145,29 @@ fn the_guard_is_started_whatever_the_apply_says() {
         let triggers = "add_reload_trigger vpn-killswitch network firewall system openvpn";
         assert!(calls.contains(&triggers.to_owned()), "{action}: {calls:?}");
     }
+}
+
+#[test]
+fn where_there_are_jails_the_guard_may_do_little() {
+    let router = Router::new("jail");
+    router.service("start");
+    assert!(!router.calls().iter().any(|c| c.contains("jail") || c.contains("capabilities")));
+    router.write("sbin/ujail", "");
+    fs::set_permissions(router.0.join("sbin/ujail"), fs::Permissions::from_mode(0o755)).unwrap();
+    router.service("start");
+    let calls = router.calls();
+    for call in ["add_jail vpn-killswitch", "set_param no_new_privs 1"] {
+        assert!(calls.contains(&call.to_owned()), "{calls:?}");
+    }
+    let file = calls.iter().find_map(|c| c.strip_prefix("set_param capabilities /")).unwrap();
+    let text = fs::read_to_string(files().join(file)).unwrap();
+    let sets: serde_json::Value = serde_json::from_str(&text).unwrap();
+    // procd takes a set that is missing for all there are.
+    for set in ["bounding", "effective", "ambient", "permitted", "inheritable"] {
+        assert_eq!(sets[set], sets["bounding"], "{set}");
+    }
+    let all = sets["bounding"].as_array().unwrap();
+    assert!(all.contains(&"CAP_NET_ADMIN".into()) && !all.contains(&"CAP_SYS_ADMIN".into()));
 }
 
 #[test]

@@ -107,17 +107,20 @@ fn agree(path: &Path, text: &str) -> io::Result<bool> {
     written.map(|()| true)
 }
 
-/// Sends SIGHUP to every process of that name in this network namespace.
+/// Sends SIGHUP to every process of that program in this network namespace. By its file, not by the name
+/// that the kernel shows: a shell that runs `/etc/init.d/dnsmasq` has that too, and would die of it, with
+/// dnsmasq stopped and not yet started again.
 fn hang_up(program: &str) {
-    let net = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let link = |process: &str, what: &str| fs::read_link(format!("/proc/{process}/{what}")).ok();
+    let net = |process: &str| link(process, "ns/net");
     let Some(here) = net("self") else { return };
     let Ok(processes) = fs::read_dir("/proc") else { return };
     for entry in processes.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let Ok(pid) = name.parse::<libc::pid_t>() else { continue };
-        let called = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        if called.trim_end() == program && net(&name).as_ref() == Some(&here) {
+        let file = link(&name, "exe").unwrap_or_default();
+        if file.file_name().is_some_and(|f| f == program) && net(&name).as_ref() == Some(&here) {
             // SAFETY: kill(2) takes no pointers.
             unsafe { libc::kill(pid, libc::SIGHUP) };
         }
@@ -192,5 +195,31 @@ mod tests {
         publish(&root, &names()).unwrap();
         assert_eq!(fs::read_dir(root.join("elsewhere")).unwrap().count(), 0);
         fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_script_by_the_name_of_a_program_is_not_that_program() {
+        use std::os::unix::fs::PermissionsExt as _;
+        use std::os::unix::process::ExitStatusExt as _;
+        let root = root("hang-up");
+        fs::create_dir_all(root.join("init.d")).unwrap();
+        fs::create_dir_all(root.join("sbin")).unwrap();
+        // The kernel calls both by this name.
+        let (script, program) = (root.join("init.d/vks-daemon"), root.join("sbin/vks-daemon"));
+        fs::write(&script, "#!/bin/sh\necho ready\nread line\nexit 7\n").unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy("/bin/cat", &program).unwrap();
+        let start = |file: &Path| {
+            let mut command = Command::new(file);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+        };
+        let (mut script, mut program) = (start(&script), start(&program));
+        let mut ready = [0; 6];
+        io::Read::read_exact(script.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        hang_up("vks-daemon");
+        assert_eq!(program.wait().unwrap().signal(), Some(libc::SIGHUP));
+        script.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        assert_eq!(script.wait().unwrap().code(), Some(7));
+        fs::remove_dir_all(&root).unwrap();
     }
 }
