@@ -149,7 +149,7 @@ fn the_guard_is_started_whatever_the_apply_says() {
 
 #[test]
 fn where_there_are_jails_the_guard_may_do_little() {
-    let router = Router::new("jail");
+    let router = Router::new("confined");
     router.service("start");
     assert!(!router.calls().iter().any(|c| c.contains("jail") || c.contains("capabilities")));
     router.write("sbin/ujail", "");
