@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::backend::nft::{self, Applied, Change, Nft, read::Element};
 use crate::config::{self, Config, ConfigError, edit, edit::EditError, uci};
 use crate::conntrack::{self, Way};
+use crate::follow::{self, Moved};
 use crate::lock;
 use crate::names::{Bootstrap, ask, publish};
 use crate::observe::{self, Observed};
@@ -66,6 +67,8 @@ pub struct Outcome {
     pub incomplete: Vec<String>,
     /// What may be asked in the clear; empty while protection is off.
     pub bootstrap: Bootstrap,
+    /// WireGuard peers whose server has moved.
+    pub moved: Vec<Moved>,
     /// What the user should know.
     pub warnings: Vec<Warning>,
     /// Whether protection is in force now.
@@ -119,10 +122,11 @@ impl Control {
         self.enforce(&config, true, &mut Vec::new())
     }
 
-    /// Asks for the names that are due, and applies once more if there is news. What was applied stays
-    /// in force meanwhile, and whatever fails.
+    /// Asks for the names that are due, and for those that were asked for in vain: who calls now may
+    /// not come again. Applies once more if there is news. What was applied stays in force meanwhile,
+    /// and whatever fails.
     fn ask_behind(&self, outcome: Outcome) -> Result<Outcome, Error> {
-        let names = ask::due(&self.root, &outcome.bootstrap);
+        let names = ask::due(&self.root, &outcome.bootstrap, true);
         if names.is_empty() || lock::guard_runs(&self.root) {
             return Ok(outcome);
         }
@@ -494,6 +498,7 @@ impl Control {
             changes,
             unavailable,
             incomplete: routing.refused,
+            moved: follow::moved(&policy, &observed),
             bootstrap: policy.bootstrap,
             warnings,
             enabled: true,

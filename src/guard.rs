@@ -5,7 +5,7 @@
 //! and then does what `apply` does. It does not own the table: an owner's table would lock the commands
 //! out, and vanish with the owner. One thread; no timer while all is well and nothing is paused.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use netlink_bindings::utils::find_attr;
 
 use crate::control::{Control, Memory, Outcome};
+use crate::follow::{self, Moved};
 use crate::lock;
 use crate::log::{Level, Log};
 use crate::names::{Bootstrap, ask};
@@ -51,6 +52,11 @@ const FIGHT_PAUSE: Duration = Duration::from_secs(2);
 /// After a failed repair it is tried again, without a notice.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// How soon it is looked again when there is nobody to ask: an uplink makes itself known, a name server
+/// that comes later does not.
+const NOBODY: Duration = Duration::from_secs(10);
+/// A peer that still does not answer is left alone for so long.
+const FOLLOW_PAUSE: Duration = Duration::from_secs(300);
 /// Questions are at least so far apart.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
 /// The kernel ends a pause with one of its ticks.
@@ -103,6 +109,10 @@ struct Guard<'a> {
     bootstrap: Bootstrap,
     /// When it was asked last.
     asked: Option<Instant>,
+    /// Whether names that were asked for in vain are asked for at once: there are others to ask.
+    ask_again: bool,
+    /// When peers were told that their server has moved, by device and key.
+    followed: BTreeMap<String, Instant>,
     /// Questions that are on their way.
     lookup: Option<Lookup>,
 }
@@ -125,6 +135,8 @@ impl<'a> Guard<'a> {
             started: false,
             bootstrap: Bootstrap::default(),
             asked: None,
+            ask_again: false,
+            followed: BTreeMap::new(),
             lookup: None,
         };
         guard.nftables.join(&[GROUP_NFTABLES])?;
@@ -132,12 +144,15 @@ impl<'a> Guard<'a> {
         Ok(guard)
     }
 
-    /// Applies and says what was found. When to do so again without a notice: if it failed, or when a
-    /// pause ends, of which the kernel tells nobody.
+    /// Applies and says what was found. When to do so again without a notice: if it failed, when a
+    /// pause ends, of which the kernel tells nobody, while there is no name server, and for a peer that
+    /// is silent.
     fn repair(&mut self) -> Option<Duration> {
         match self.control.repair(&mut self.memory) {
             Ok(mut outcome) => {
-                self.bootstrap = std::mem::take(&mut outcome.bootstrap);
+                let bootstrap = std::mem::take(&mut outcome.bootstrap);
+                self.ask_again |= bootstrap.servers != self.bootstrap.servers;
+                self.bootstrap = bootstrap;
                 self.complaint.clear();
                 let provoked = std::mem::take(&mut self.provoked) || self.culprit.is_some();
                 self.report(&outcome);
@@ -146,7 +161,12 @@ impl<'a> Guard<'a> {
                 }
                 self.started = true;
                 self.follow_posture();
-                outcome.pause_ends.map(|at| at.saturating_duration_since(Instant::now()) + TICK)
+                let paused =
+                    outcome.pause_ends.map(|at| at.saturating_duration_since(Instant::now()));
+                let Bootstrap { names, servers, .. } = &self.bootstrap;
+                let nobody = (!names.is_empty() && servers.is_empty()).then_some(NOBODY);
+                let silent = self.follow(&outcome.moved);
+                [paused.map(|left| left + TICK), nobody, silent].into_iter().flatten().min()
             }
             Err(error) => {
                 // Once, not with every notice: a broken file is broken until somebody mends it.
@@ -162,11 +182,36 @@ impl<'a> Guard<'a> {
         }
     }
 
+    /// Has peers call their server where it is now. When to look again.
+    fn follow(&mut self, moved: &[Moved]) -> Option<Duration> {
+        self.followed.retain(|_, at| at.elapsed() < FOLLOW_PAUSE);
+        let mut again = Vec::new();
+        for peer in moved {
+            let Moved { device, key, host, from, to, wait, .. } = peer;
+            let peer_name = format!("{device} {key}");
+            if *wait > 0 {
+                again.push(Duration::from_secs(*wait));
+            } else if let Some(at) = self.followed.get(&peer_name) {
+                again.push(FOLLOW_PAUSE.saturating_sub(at.elapsed()));
+            } else {
+                again.push(FOLLOW_PAUSE);
+                self.followed.insert(peer_name, Instant::now());
+                let what = format!("{device}: {host} is at {to} now; {from} does not answer");
+                let (level, end) = match follow::call(self.control.root(), peer) {
+                    Ok(()) => (Level::Notice, ", so it is called there".to_owned()),
+                    Err(why) => (Level::Error, format!(": {why}")),
+                };
+                self.log.write(level, &format!("{what}{end}"));
+            }
+        }
+        again.into_iter().min()
+    }
+
     /// Asks for the names of VPN and time servers when it is time. When to look again: nothing, while
     /// there is no name to ask for.
     fn ask(&mut self) -> Option<Duration> {
         if self.lookup.is_none() {
-            let names = ask::due(self.control.root(), &self.bootstrap);
+            let names = ask::due(self.control.root(), &self.bootstrap, self.ask_again);
             if names.is_empty() {
                 return ask::pause(self.control.root(), &self.bootstrap);
             }
@@ -176,25 +221,24 @@ impl<'a> Guard<'a> {
                 return Some(rest);
             }
             self.asked = Some(Instant::now());
+            self.ask_again = false;
             self.lookup = Some(ask::begin(&names, &self.bootstrap));
         }
         let deadline = self.lookup.as_ref().and_then(Lookup::deadline);
         Some(deadline.map_or(Duration::ZERO, |d| d.saturating_duration_since(Instant::now())))
     }
 
-    /// Takes what has come for the lookup; whether there is news.
+    /// Takes what has come for the lookup. Whether it is over: then all is looked at again, since a
+    /// failure may mean that others are to be asked, and an old address that a peer is to follow.
     fn learn(&mut self) -> bool {
         if !self.lookup.as_mut().is_some_and(|l| l.advance(Instant::now())) {
             return false;
         }
         let answers = self.lookup.take().map(Lookup::finish).unwrap_or_default();
-        match self.control.learn(&self.bootstrap, &answers) {
-            Ok(news) => news,
-            Err(error) => {
-                self.log.write(Level::Error, &error.to_string());
-                false
-            }
+        if let Err(error) = self.control.learn(&self.bootstrap, &answers) {
+            self.log.write(Level::Error, &error.to_string());
         }
+        true
     }
 
     fn report(&mut self, outcome: &Outcome) {

@@ -7,28 +7,23 @@ use std::time::{Duration, Instant};
 use super::{Bootstrap, Known, now};
 use crate::resolve::{Answer, Lookup, Server};
 
-/// How soon it is looked again when there is nobody to ask: an uplink makes itself known, a name server
-/// that comes later does not.
-const NOBODY: Duration = Duration::from_secs(10);
-
-/// The names of `bootstrap` that are to be asked now.
-pub fn due(root: &Path, bootstrap: &Bootstrap) -> Vec<String> {
+/// The names of `bootstrap` that are to be asked now. `again`: those that were asked for in vain are,
+/// however short ago.
+pub fn due(root: &Path, bootstrap: &Bootstrap, again: bool) -> Vec<String> {
     if bootstrap.servers.is_empty() {
         return Vec::new();
     }
     let now = now();
-    Known::load(root, now).due(&bootstrap.names, now)
+    Known::load(root, now).due(&bootstrap.names, now, again)
 }
 
-/// When [`due`] has something to say; `None` while there are no names.
+/// When [`due`] has something to say; `None` while there are no names, or nobody to ask.
 pub fn pause(root: &Path, bootstrap: &Bootstrap) -> Option<Duration> {
+    if bootstrap.servers.is_empty() {
+        return None;
+    }
     let now = now();
-    let left = Known::load(root, now).next(&bootstrap.names, now)?;
-    Some(Duration::from_secs(left).max(if bootstrap.servers.is_empty() {
-        NOBODY
-    } else {
-        Duration::ZERO
-    }))
+    Known::load(root, now).next(&bootstrap.names, now).map(Duration::from_secs)
 }
 
 /// Begins to ask for `names`.
@@ -49,8 +44,8 @@ pub fn servers(bootstrap: &Bootstrap) -> Vec<Server> {
 pub fn conclude(root: &Path, bootstrap: &Bootstrap, answers: &[Answer]) -> io::Result<bool> {
     let now = now();
     let mut known = Known::load(root, now);
-    known.keep_only(&bootstrap.names);
     let news = known.take(answers, now);
+    known.keep_only(&bootstrap.names);
     known.save(root)?;
     Ok(news)
 }

@@ -161,9 +161,11 @@ impl Known {
         self.0.get(name).map_or("", |e| &e.problem)
     }
 
-    /// Those of `names` that are to be asked now.
-    pub fn due(&self, names: &[String], now: u64) -> Vec<String> {
-        let is_due = |name: &&String| self.0.get(*name).is_none_or(|e| e.due <= now);
+    /// Those of `names` that are to be asked now; with `again`, also those that wait since a failure.
+    pub fn due(&self, names: &[String], now: u64, again: bool) -> Vec<String> {
+        let is_due = |name: &&String| {
+            self.0.get(*name).is_none_or(|e| e.due <= now || again && e.failures > 0)
+        };
         names.iter().filter(is_due).cloned().collect()
     }
 
@@ -219,6 +221,21 @@ impl Known {
 pub fn now() -> u64 {
     let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
     text.split('.').next().and_then(|whole| whole.parse().ok()).unwrap_or(0)
+}
+
+/// These addresses as if they had just been answered.
+#[cfg(test)]
+pub(crate) fn tests_known(answers: &[(&str, &[&str])]) -> Known {
+    let answer = |(name, addrs): &(&str, &[&str])| Answer {
+        name: (*name).to_owned(),
+        result: Ok(crate::resolve::Found {
+            addrs: addrs.iter().filter_map(|a| a.parse().ok()).collect(),
+            ttl: REFRESH_MIN,
+        }),
+    };
+    let mut known = Known::default();
+    known.take(&answers.iter().map(answer).collect::<Vec<_>>(), 1);
+    known
 }
 
 #[cfg(test)]

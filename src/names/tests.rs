@@ -45,12 +45,12 @@ fn a_name_is_asked_by_its_lifetime_within_limits() {
     let names = ["a".to_owned()];
     for (ttl, wait) in [(0, 60), (90, 90), (86400, 600)] {
         let mut known = Known::default();
-        assert_eq!(known.due(&names, 7), names);
+        assert_eq!(known.due(&names, 7, false), names);
         assert_eq!(known.next(&names, 7), Some(0));
         known.take(&[good("a", &["192.0.2.1"], ttl)], 1000);
         assert_eq!(known.next(&names, 1000), Some(wait));
-        assert!(known.due(&names, 1000 + wait - 1).is_empty());
-        assert_eq!(known.due(&names, 1000 + wait), names);
+        assert!(known.due(&names, 1000 + wait - 1, false).is_empty());
+        assert_eq!(known.due(&names, 1000 + wait, false), names);
     }
     assert_eq!(Known::default().next(&[], 7), None);
 }

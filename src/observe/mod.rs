@@ -94,7 +94,9 @@ pub struct Observed {
     pub time: TimeSources,
     /// Whether the kernel has keys for IPsec; looked for only where IPsec is a tunnel.
     pub ipsec_keys: bool,
-    /// Whether the clock shows a time before this program was written.
+    /// The clock, in seconds since 1970.
+    pub clock: u64,
+    /// Whether it shows a time before this program was written.
     pub clock_is_early: bool,
     /// User numbers by name (`/etc/passwd`).
     pub users: BTreeMap<String, u32>,
@@ -140,14 +142,14 @@ impl Observed {
         let hosts = files::hosts(root, names);
         let users = config.endpoints.iter().map(|e| &e.user).chain(vpn.iter().map(|f| &f.user));
         let users = files::users(root, users.flatten());
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Ok(Self {
             interfaces: files::interfaces(root, &netifd, interfaces),
             resolvers: if netifd.is_empty() { files::resolvers(root) } else { Vec::new() },
             known: Known::load(root, names::now()),
             ipsec_keys: config.ipsec && kernel::ipsec_keys().unwrap_or(false),
-            clock_is_early: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .is_ok_and(|since| since.as_secs() < CLOCK_FLOOR_SECS),
+            clock,
+            clock_is_early: clock < CLOCK_FLOOR_SECS,
             links,
             uplinks,
             multipath,

@@ -41,25 +41,30 @@ pub struct Interface {
 
 /// All interfaces, or none where netifd cannot be asked.
 pub fn interfaces(root: &Path) -> Vec<Interface> {
+    let answer = ubus(root, &["call", "network.interface", "dump"]);
+    answer.map(|bytes| parse(&bytes)).unwrap_or_default()
+}
+
+/// What the bus answers. None when there is none, it does not answer in time, or says no.
+pub(crate) fn ubus(root: &Path, args: &[&str]) -> Option<Vec<u8>> {
     let client = root.join(UBUS);
     if !client.is_file() {
-        return Vec::new();
+        return None;
     }
     let patience = PATIENCE.as_secs().to_string();
-    let child = Command::new(client)
-        .args(["-t", &patience, "-S", "call", "network.interface", "dump"])
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn();
-    let Ok(mut child) = child else { return Vec::new() };
+    answer(Command::new(client).args(["-t", &patience, "-S"]).args(args))
+}
+
+/// What a program of the platform's writes, if it ends well and in time.
+pub(crate) fn answer(command: &mut Command) -> Option<Vec<u8>> {
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().ok()?;
     let answer = child.stdout.take().and_then(read_in_time);
     if answer.is_none() {
         let _ = child.kill();
     }
     let ended_well = child.wait().is_ok_and(|status| status.success());
-    answer.filter(|_| ended_well).map(|bytes| parse(&bytes)).unwrap_or_default()
+    answer.filter(|_| ended_well)
 }
 
 /// All that is written until the other side closes, if that is in time.

@@ -125,6 +125,14 @@ fn addrs_of(observed: &Observed, host: &Host) -> Vec<IpAddr> {
     addrs
 }
 
+/// The addresses that the name has now: of these the VPN's programs choose.
+pub fn current_addrs(observed: &Observed, name: &str) -> Vec<IpAddr> {
+    match observed.hosts.get(name) {
+        Some(addrs) if !addrs.is_empty() => addrs.clone(),
+        _ => observed.known.current(name),
+    }
+}
+
 /// The endpoint with its addresses. `None` when nobody could use it.
 pub fn endpoint(
     wanted: &EndpointConfig,
@@ -220,10 +228,14 @@ pub fn name_servers(
     } else if observed.netifd.is_empty() {
         over_uplinks(&observed.resolvers)
     } else {
-        outside(observed, tunnels, locals)
-            .flat_map(|i| i.dns.iter().map(|s| (*s, i.device.clone())))
-            .filter(|(s, _)| !s.is_loopback() && !s.is_unspecified())
-            .collect()
+        let mut interfaces: Vec<_> = outside(observed, tunnels, locals).collect();
+        // Some network that nobody listed comes behind those that lead to the internet.
+        interfaces.sort_by_key(|i| !observed.uplinks.contains(&i.device));
+        let of =
+            |i: &Interface| -> Vec<_> { i.dns.iter().map(|s| (*s, i.device.clone())).collect() };
+        let mut servers: Vec<_> = interfaces.into_iter().flat_map(of).collect();
+        servers.retain(|(s, _)| !s.is_loopback() && !s.is_unspecified());
+        servers
     };
     let mut seen = Vec::new();
     servers.retain(|server| {

@@ -5,6 +5,8 @@
 
 mod endpoints;
 
+pub use endpoints::current_addrs;
+
 use std::fmt;
 use std::net::IpAddr;
 

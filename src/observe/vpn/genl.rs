@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::wireguard::{Live, encode_key};
+use super::wireguard::{Live, LivePeer, encode_key};
 use crate::netlink::{Refusal, Request, Socket, attr, flag};
 
 /// `NETLINK_GENERIC` (linux/netlink.h).
@@ -31,6 +31,7 @@ const FWMARK: u16 = 7;
 const PEERS: u16 = 8;
 const PEER_PUBLIC_KEY: u16 = 1;
 const PEER_ENDPOINT: u16 = 4;
+const PEER_LAST_HANDSHAKE: u16 = 6;
 
 /// How often an interrupted listing is asked for again.
 const ATTEMPTS: usize = 8;
@@ -92,7 +93,13 @@ fn decode(message: &[u8], live: &mut Live) {
     let peers = find(message, PEERS).into_iter().flat_map(attr::each);
     live.peers.extend(peers.filter_map(|(_, peer)| {
         let of = |kind| attr::each(peer).find(|(k, _)| *k == kind).map(|(_, value)| value);
-        Some((encode_key(of(PEER_PUBLIC_KEY)?)?, sockaddr(of(PEER_ENDPOINT)?)?))
+        // A `struct __kernel_timespec`: 64 bits of seconds come first, on every machine.
+        let handshake = of(PEER_LAST_HANDSHAKE).and_then(|time| time.first_chunk());
+        Some(LivePeer {
+            key: encode_key(of(PEER_PUBLIC_KEY)?)?,
+            addr: sockaddr(of(PEER_ENDPOINT)?)?,
+            handshake: handshake.map_or(0, |seconds| u64::from_ne_bytes(*seconds)),
+        })
     }));
 }
 
@@ -142,6 +149,8 @@ mod tests {
             attr::bytes(out, PEER_PUBLIC_KEY, &KEY);
             if let Some(endpoint) = endpoint {
                 attr::bytes(out, PEER_ENDPOINT, endpoint);
+                let time = [1_700_000_000u64.to_ne_bytes(), 5u64.to_ne_bytes()].concat();
+                attr::bytes(out, PEER_LAST_HANDSHAKE, &time);
             }
         });
     }
@@ -184,7 +193,11 @@ mod tests {
         decode(&second, &mut live);
         assert_eq!((live.listen_port, live.mark), (51820, 0xca6c));
         let key = encode_key(&KEY).unwrap();
-        let endpoint = |text: &str| (key.clone(), text.parse().unwrap());
+        let endpoint = |text: &str| LivePeer {
+            key: key.clone(),
+            addr: text.parse().unwrap(),
+            handshake: 1_700_000_000,
+        };
         assert_eq!(live.peers, [endpoint("192.0.2.1:51820"), endpoint("[2001:db8::1]:51820")]);
     }
 

@@ -13,6 +13,7 @@ mod uapi;
 mod wg_quick;
 mod wireguard;
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::Link;
@@ -55,6 +56,19 @@ pub struct Found {
     pub device: Option<DevicePattern>,
     /// Where it was found: `/etc/config/network: wireguard_wg0`, `kernel: wg0`, `/etc/openvpn/a.ovpn:3`.
     pub source: String,
+    /// A configured WireGuard peer that runs.
+    pub running: Option<Running>,
+}
+
+/// Where a WireGuard peer that runs is called, which nothing but a command changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Its public key in base64.
+    pub key: String,
+    /// The server's address and port.
+    pub addr: SocketAddr,
+    /// When it last answered, in seconds since 1970; 0 for never.
+    pub handshake: u64,
 }
 
 /// Everything that is found below `root` and, for the devices in `links`, in the kernel; and what a

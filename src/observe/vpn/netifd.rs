@@ -218,6 +218,7 @@ impl Place<'_> {
                 interface: self.interface.map(str::to_owned),
                 device: self.device.clone(),
                 source: self.source.to_owned(),
+                running: None,
             });
         }
     }

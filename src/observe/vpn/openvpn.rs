@@ -199,6 +199,7 @@ fn list(finder: &mut Finder<'_>, mut reading: Reading<'_>, name: &str, interface
             interface: interface.map(str::to_owned),
             device: device.clone(),
             source: target.source,
+            running: None,
         };
         for (mark, user) in &senders {
             finder.add(Found { mark: *mark, user: user.clone(), ..found.clone() });

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::wireguard::{Live, encode_key};
+use super::wireguard::{Live, LivePeer, encode_key};
 
 /// How long the whole answer may take.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -97,8 +97,15 @@ fn parse(answer: &str) -> io::Result<Live> {
             "fwmark" => live.mark = value.parse().unwrap_or(0),
             "public_key" => peer = from_hex(value).and_then(|key| encode_key(&key)),
             "endpoint" => {
-                if let (Some(peer), Some(endpoint)) = (&peer, endpoint(value)) {
-                    live.peers.push((peer.clone(), endpoint));
+                if let (Some(key), Some(addr)) = (peer.clone(), endpoint(value)) {
+                    live.peers.push(LivePeer { key, addr, handshake: 0 });
+                }
+            }
+            // Behind the endpoint, as every program writes it.
+            "last_handshake_time_sec" => {
+                if let Some(last) = live.peers.last_mut().filter(|l| Some(&l.key) == peer.as_ref())
+                {
+                    last.handshake = value.parse().unwrap_or(0);
                 }
             }
             "errno" if value == "0" => complete = true,
@@ -144,7 +151,7 @@ mod tests {
         listen_port=12912\nfwmark=51820\n\
         public_key=0707070707070707070707070707070707070707070707070707070707070707\n\
         preshared_key=0000000000000000000000000000000000000000000000000000000000000000\n\
-        protocol_version=1\nendpoint=[2001:db8::1]:51820\nlast_handshake_time_sec=0\n\
+        protocol_version=1\nendpoint=[2001:db8::1]:51820\nlast_handshake_time_sec=1700000000\n\
         allowed_ip=0.0.0.0/0\n\
         public_key=0808080808080808080808080808080808080808080808080808080808080808\n\
         allowed_ip=10.0.0.0/8\nerrno=0\n\n";
@@ -162,8 +169,9 @@ mod tests {
     fn an_answer_is_read() {
         let live = parse(ANSWER).unwrap();
         assert_eq!((live.listen_port, live.mark), (12912, 51820));
-        let endpoint = "[2001:db8::1]:51820".parse().unwrap();
-        assert_eq!(live.peers, [(encode_key(&[7; 32]).unwrap(), endpoint)]);
+        let addr = "[2001:db8::1]:51820".parse().unwrap();
+        let key = encode_key(&[7; 32]).unwrap();
+        assert_eq!(live.peers, [LivePeer { key, addr, handshake: 1_700_000_000 }]);
         assert!(parse("errno=5\n\n").is_err() && parse("listen_port=1\n\n").is_err());
         let scoped = super::endpoint("[fe80::1%eth0]:5").unwrap();
         assert_eq!(scoped, "[fe80::1]:5".parse().unwrap());

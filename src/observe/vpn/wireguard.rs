@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 
-use super::{Finder, Found, NETWORK, ROOT, files, genl, port, uapi, wg_quick};
+use super::{Finder, Found, NETWORK, ROOT, Running, files, genl, port, uapi, wg_quick};
 use crate::config::uci::{Package, Section};
 use crate::config::{Host, number};
 use crate::netlink::Socket;
@@ -26,8 +26,19 @@ pub struct Live {
     pub listen_port: u16,
     /// The mark of its packets; 0 for none.
     pub mark: u32,
-    /// Public key and address of each peer that has an address.
-    pub peers: Vec<(String, SocketAddr)>,
+    /// Each peer that has an address.
+    pub peers: Vec<LivePeer>,
+}
+
+/// A peer of a device that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LivePeer {
+    /// Its public key in base64.
+    pub key: String,
+    /// Where its packets go now.
+    pub addr: SocketAddr,
+    /// When it last agreed on keys, in seconds since 1970; 0 for never.
+    pub handshake: u64,
 }
 
 /// A device that is configured.
@@ -91,7 +102,7 @@ fn join(finder: &mut Finder<'_>, configured: Configured, live: Option<(Live, Str
     // root's. The kernel's own packets have no user, but it sends none without a device.
     let user = (listen_port.is_none() && mark.is_none()).then(|| ROOT.to_owned());
     let interface = netifd.then(|| name.clone());
-    let mut add = |key: &str, host: Host, port: u16, source: String| {
+    let mut add = |key: &str, host: Host, port: u16, source: String, running| {
         finder.add(Found {
             name: label(&name, key),
             host,
@@ -103,18 +114,22 @@ fn join(finder: &mut Finder<'_>, configured: Configured, live: Option<(Live, Str
             interface: interface.clone(),
             device: DevicePattern::parse(&name).ok(),
             source,
+            running,
         });
     };
     for peer in &peers {
-        add(&peer.key, peer.host.clone(), peer.port, peer.source.clone());
+        let live = live.iter().flat_map(|(live, _)| &live.peers).find(|l| l.key == peer.key);
+        let running =
+            live.map(|l| Running { key: l.key.clone(), addr: l.addr, handshake: l.handshake });
+        add(&peer.key, peer.host.clone(), peer.port, peer.source.clone(), running);
     }
     let Some((live, source)) = live else { return };
-    for (key, endpoint) in live.peers {
+    for LivePeer { key, addr: endpoint, .. } in live.peers {
         // A server on the router itself, or an address that means nothing, needs no rule.
         let Some(host) = Host::parse(&endpoint.ip().to_canonical().to_string()) else { continue };
         let known = |p: &Peer| p.key == key && p.host == host && p.port == endpoint.port();
         if endpoint.port() != 0 && !peers.iter().any(known) {
-            add(&key, host, endpoint.port(), source.clone());
+            add(&key, host, endpoint.port(), source.clone(), None);
         }
     }
 }
@@ -273,6 +288,10 @@ mod tests {
         crate::config::uci::parse(text.as_bytes()).unwrap()
     }
 
+    fn peer(key: &str, addr: &str) -> LivePeer {
+        LivePeer { key: key.to_owned(), addr: addr.parse().unwrap(), handshake: 7 }
+    }
+
     /// What is found with this configuration and with `wg0` running as given.
     fn found(text: &str, live: Option<Live>) -> (Vec<Found>, Vec<String>) {
         let root = std::path::Path::new("/nonexistent");
@@ -344,10 +363,10 @@ mod tests {
             )]
         );
         let peers = vec![
-            (KEY.to_owned(), "192.0.2.7:51820".parse().unwrap()),
-            (OTHER.to_owned(), "[2001:db8::1]:1000".parse().unwrap()),
-            (OTHER.to_owned(), "127.0.0.1:1000".parse().unwrap()),
-            (OTHER.to_owned(), "[::ffff:192.0.2.8]:1000".parse().unwrap()),
+            peer(KEY, "192.0.2.7:51820"),
+            peer(OTHER, "[2001:db8::1]:1000"),
+            peer(OTHER, "127.0.0.1:1000"),
+            peer(OTHER, "[::ffff:192.0.2.8]:1000"),
         ];
         let (warm, _) = found(&text, Some(Live { listen_port: 40000, mark: 0, peers }));
         assert_eq!(
@@ -359,6 +378,11 @@ mod tests {
                 "wg0 peer BwcHBwcH 192.0.2.8 1000 from 40000 mark - user - by kernel: wg0".into(),
             ]
         );
+        // Where the configured one is called now is known; the others are that themselves.
+        let running =
+            Running { key: KEY.to_owned(), addr: "192.0.2.7:51820".parse().unwrap(), handshake: 7 };
+        assert_eq!(warm[0].running, Some(running));
+        assert!(warm.iter().skip(1).all(|f| f.running.is_none()));
     }
 
     #[test]
@@ -367,7 +391,7 @@ mod tests {
             "config interface wg0\n option proto wireguard\n\
              config wireguard_wg0\n option public_key '{KEY}'\n option endpoint_host 2001:db8::1\n"
         );
-        let peers = vec![(KEY.to_owned(), "[2001:db8::1]:51820".parse().unwrap())];
+        let peers = vec![peer(KEY, "[2001:db8::1]:51820")];
         let (found, _) = found(&text, Some(Live { listen_port: 0, mark: 0xca6c, peers }));
         assert_eq!(
             brief(&found),
