@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::backend::nft::{self, Applied, Change, Nft, read::Element};
+use crate::backend::{self, Applied, Backend, nft::read::Element};
 use crate::config::{self, Config, ConfigError, edit, edit::EditError, uci};
 use crate::conntrack::{self, Way};
 use crate::follow::{self, Moved};
@@ -22,8 +22,7 @@ use crate::policy::{self, Policy, Warning};
 use crate::resolve::{self, Answer};
 use crate::routing;
 use crate::ruleset::{
-    self, Content, Key, Ruleset, build::BLOCKED, build::PAUSE_RULES, build::PAUSED,
-    build::PAUSED_DEVICES,
+    self, Content, Key, Ruleset, build::BLOCKED, build::PAUSED, build::PAUSED_DEVICES,
 };
 use crate::setup;
 use crate::status::{self, Readback, Status};
@@ -50,8 +49,8 @@ impl fmt::Display for Error {
     }
 }
 
-impl From<nft::Error> for Error {
-    fn from(error: nft::Error) -> Self {
+impl From<backend::Error> for Error {
+    fn from(error: backend::Error) -> Self {
         Self::Failed(error.to_string())
     }
 }
@@ -76,7 +75,7 @@ pub struct Outcome {
     /// When the first of the pauses that ran before it ends; only a repair asks.
     pub pause_ends: Option<Instant>,
     /// The connection that it was done by. Dropping it may wait for the kernel some 20 ms.
-    pub kernel: Option<Nft>,
+    pub kernel: Option<Backend>,
 }
 
 /// What one repair knows from those before.
@@ -165,7 +164,7 @@ impl Control {
     pub fn repair(&self, memory: &mut Memory) -> Result<Outcome, Error> {
         let _lock = self.lock()?;
         // Before the repair: a pause that ends meanwhile may be one that it still took to run.
-        let pause_ends = pause_ends().ok().flatten();
+        let pause_ends = self.pause_ends().ok().flatten();
         Ok(Outcome { pause_ends, ..self.repair_alone(memory)? })
     }
 
@@ -199,7 +198,7 @@ impl Control {
                     Some(config) if config.enabled => drop(self.enforce(config, true, unable)?),
                     Some(_) => {}
                     // netifd, for one, deletes all routing rules when it starts.
-                    None if *closed.get_or_insert_with(is_closed) => close()?,
+                    None if *closed.get_or_insert_with(|| self.is_closed()) => self.close()?,
                     None => {}
                 }
                 Err(error)
@@ -229,7 +228,7 @@ impl Control {
         if meant_off {
             return Err(error);
         }
-        let what = match close() {
+        let what = match self.close() {
             Err(e) => format!("and the router could not be closed: {e}"),
             Ok(()) => "nothing is forwarded until this is mended".to_owned(),
         };
@@ -303,15 +302,15 @@ impl Control {
         // An invalid configuration can be switched off; only its syntax must allow it.
         let edited = self.set_enabled(&text, "0")?;
         // Without the right to open the router, the file must not say that it will be open.
-        let mut nft = Nft::open()?;
-        nft.read()?;
+        let mut firewall = self.firewall()?;
+        firewall.check(None)?;
         self.write_config(&text, &edited).map_err(|e| {
             Error::Failed(format!(
                 "protection is still on: {} could not be written ({e})",
                 self.config_path().display()
             ))
         })?;
-        let removed = nft.remove()?;
+        let removed = firewall.remove()?;
         let routing = routed(None, None, &mut Vec::new())?;
         let _ = publish::publish(&self.root, &[]);
         self.take_back()?;
@@ -354,7 +353,7 @@ impl Control {
         }
         let elements: Vec<_> = targets.iter().map(|t| (t.set, t.key)).collect();
         let ms = u64::try_from(time.as_millis()).unwrap_or(0);
-        Nft::open()?.add_timed(&ruleset::build(&policy), &elements, ms)?;
+        self.firewall()?.add_timed(&ruleset::build(&policy), &elements, ms)?;
         Ok(targets)
     }
 
@@ -365,13 +364,13 @@ impl Control {
     /// See [`Error`]; the pauses go on then, until the kernel ends them.
     pub fn resume(&self, client: Option<&Target>) -> Result<(Vec<Target>, Vec<Target>), Error> {
         let _lock = self.lock()?;
-        let mut nft = Nft::open()?;
+        let mut firewall = self.firewall()?;
         let named = |set: &str, key: &Key| client.is_none_or(|c| (c.set, c.key) == (set, *key));
-        let ended = nft.remove_elements(&pause::SETS, named)?;
+        let ended = firewall.remove_elements(&pause::SETS, named)?;
         let mut ended: Vec<_> = ended.into_iter().map(|(set, key)| Target { set, key }).collect();
         let mut open = Vec::new();
         for set in pause::SETS {
-            open.extend(nft.elements(set)?.into_iter().map(|e| Target { set, key: e.key }));
+            open.extend(firewall.elements(set)?.into_iter().map(|e| Target { set, key: e.key }));
         }
         // G7, as far as the configuration can be read: the rules refuse in any case.
         if !ended.is_empty() {
@@ -379,7 +378,7 @@ impl Control {
             let seen = config.and_then(|config| Ok((self.observe(&config, true)?, config)));
             let policy = seen.and_then(|(seen, config)| Ok((self.derive(&config, &seen)?.0, seen)));
             if let Ok((policy, observed)) = policy {
-                let _ = cut(&policy, &observed, &mut nft);
+                let _ = cut(&policy, &observed, &mut firewall);
             }
         }
         ended.sort();
@@ -414,7 +413,7 @@ impl Control {
             .as_ref()
             .filter(|_| config.as_ref().is_some_and(|c| c.enabled))
             .map(ruleset::build);
-        let mut kernel = read_back(wanted.as_ref())?;
+        let mut kernel = self.read_back(wanted.as_ref())?;
         let in_force = policy.as_ref().filter(|_| wanted.is_some());
         let routing = routing::kernel::check(in_force, &observed)
             .map_err(|e| Error::Failed(format!("cannot read the routing rules: {e}")))?;
@@ -448,31 +447,31 @@ impl Control {
         unable: &mut Vec<routing::Rule>,
     ) -> Result<Outcome, Error> {
         if !config.enabled {
-            let mut nft = Nft::open()?;
-            let removed = nft.remove()?;
+            let mut firewall = self.firewall()?;
+            let removed = firewall.remove()?;
             let mut changes = routed(None, None, unable)?.changes;
             changes.extend(removed.then(|| "the table was removed".to_owned()));
             let _ = publish::publish(&self.root, &[]);
             self.take_back()?;
-            return Ok(Outcome { changes, kernel: Some(nft), ..Outcome::default() });
+            return Ok(Outcome { changes, kernel: Some(firewall), ..Outcome::default() });
         }
         let observed = self.observe(config, ask_netifd)?;
         let (policy, mut warnings) = self.derive(config, &observed)?;
         let rules = ruleset::build(&policy);
         // Both layers are tried whatever becomes of the other: either closes alone.
-        let netfilter = Nft::open().and_then(|mut nft| {
-            let applied = nft.apply(&rules)?;
-            Ok((applied, nft))
+        let netfilter = self.firewall().and_then(|mut firewall| {
+            let applied = firewall.apply(&rules)?;
+            Ok((applied, firewall))
         });
         let routing = routed(Some(&policy), Some(&observed), unable);
-        let (Applied { mut changes, mut unavailable, narrower }, mut nft) = netfilter?;
+        let (Applied { mut changes, mut unavailable, narrower }, mut firewall) = netfilter?;
         let routing = routing?;
         changes.extend(routing.changes);
         // What a pause let out that is over by now. Its rules have counted it, so this is known whoever
         // was there when it ended.
-        let let_out = nft.packets(&PAUSE_RULES, false).is_ok_and(|packets| packets > 0);
+        let let_out = firewall.let_out();
         if narrower || let_out {
-            match cut(&policy, &observed, &mut nft) {
+            match cut(&policy, &observed, &mut firewall) {
                 Ok(0) => {}
                 Ok(n) => changes.push(format!("connections that were cut: {n}")),
                 Err(why) => unavailable.push(why),
@@ -503,8 +502,68 @@ impl Control {
             warnings,
             enabled: true,
             pause_ends: None,
-            kernel: Some(nft),
+            kernel: Some(firewall),
         })
+    }
+
+    /// The firewall of this kernel.
+    fn firewall(&self) -> Result<Backend, backend::Error> {
+        Backend::open()
+    }
+
+    /// When the first of the pauses that run ends.
+    fn pause_ends(&self) -> Result<Option<Instant>, Error> {
+        let mut firewall = self.firewall()?;
+        let mut first: Option<Duration> = None;
+        for set in pause::SETS {
+            let ends = firewall.elements(set)?.into_iter().filter_map(|e| e.expires);
+            first = first.into_iter().chain(ends).min();
+        }
+        Ok(first.and_then(|left| Instant::now().checked_add(left)))
+    }
+
+    /// Closes everything, by either layer.
+    fn close(&self) -> Result<(), Error> {
+        let closed = Policy::closed();
+        let netfilter =
+            self.firewall().and_then(|mut firewall| firewall.apply(&ruleset::build(&closed)));
+        let routing = routing::kernel::apply(Some(&closed), None, &mut Vec::new());
+        match (netfilter, routing) {
+            (Err(e), Err(_)) => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the first layer is what [`Self::close`] makes.
+    fn is_closed(&self) -> bool {
+        let closed = ruleset::build(&Policy::closed());
+        self.firewall()
+            .and_then(|mut firewall| firewall.check(Some(&closed)))
+            .is_ok_and(|found| found.installed && found.differences.is_empty())
+    }
+
+    /// Reads what the kernel has; with `wanted`, compares it.
+    fn read_back(&self, wanted: Option<&Ruleset>) -> Result<Readback, Error> {
+        let mut firewall = self.firewall()?;
+        let mut out = Readback::default();
+        let found = firewall.check(wanted)?;
+        let table = &mut out.netfilter;
+        table.installed = found.installed;
+        (table.differences, table.unavailable) = (found.differences, found.unavailable);
+        if out.netfilter.installed {
+            out.counters = firewall.counters()?;
+            let mut elements = |set, width| -> Result<Vec<(u32, Element)>, Error> {
+                Ok(firewall.elements(set)?.into_iter().map(|e| (width, e)).collect())
+            };
+            for (set, width) in BLOCKED.into_iter().zip([4, 16]) {
+                out.blocked.extend(elements(set, width)?);
+            }
+            out.paused.extend(elements(PAUSED_DEVICES, 0)?);
+            for (set, width) in PAUSED.into_iter().zip([4, 16]) {
+                out.paused.extend(elements(set, width)?);
+            }
+        }
+        Ok(out)
     }
 
     fn derive(
@@ -601,38 +660,6 @@ fn says_off(text: &[u8]) -> bool {
     })
 }
 
-/// When the first of the pauses that run ends.
-fn pause_ends() -> Result<Option<Instant>, Error> {
-    let mut nft = Nft::open()?;
-    let mut first: Option<Duration> = None;
-    for set in pause::SETS {
-        let ends = nft.elements(set)?.into_iter().filter_map(|e| e.expires);
-        first = first.into_iter().chain(ends).min();
-    }
-    Ok(first.and_then(|left| Instant::now().checked_add(left)))
-}
-
-/// Closes everything, by either layer.
-fn close() -> Result<(), Error> {
-    let closed = Policy::closed();
-    let netfilter = Nft::open().and_then(|mut nft| nft.apply(&ruleset::build(&closed)));
-    let routing = routing::kernel::apply(Some(&closed), None, &mut Vec::new());
-    match (netfilter, routing) {
-        (Err(e), Err(_)) => Err(e.into()),
-        _ => Ok(()),
-    }
-}
-
-/// Whether the first layer is what [`close`] makes.
-fn is_closed() -> bool {
-    let closed = ruleset::build(&Policy::closed());
-    Nft::open().and_then(|mut nft| nft.check(&closed)).is_ok_and(|changes| {
-        // What this kernel cannot do was left out.
-        !changes.contains(&Change::AddTable)
-            && changes.iter().all(|c| c.is_optional() || c.is_outdated_refusal())
-    })
-}
-
 /// Makes the routing layer agree.
 fn routed(
     policy: Option<&Policy>,
@@ -645,21 +672,21 @@ fn routed(
 
 /// G7: removes the connections that the rules refuse now; how many these were. The rules refuse their
 /// packets in any case, so that what fails here is a note.
-fn cut(policy: &Policy, observed: &Observed, nft: &mut Nft) -> Result<usize, String> {
+fn cut(policy: &Policy, observed: &Observed, firewall: &mut Backend) -> Result<usize, String> {
     let failed =
         |e: &dyn fmt::Display| format!("removing the connections that were there before: {e}");
     let mut rules = ruleset::build(policy);
     let mut paused = false;
     for set in rules.sets.iter_mut().filter(|s| s.content == Content::Timed) {
-        let elements = nft.elements(&set.name).map_err(|e| failed(&e))?;
+        let elements = firewall.elements(&set.name).map_err(|e| failed(&e))?;
         paused |= !elements.is_empty();
         set.fill(elements.into_iter().map(|e| e.key));
     }
-    let cut = conntrack::kernel::cut(nft.socket(), policy, &rules, &observed.links)
+    let cut = conntrack::kernel::cut(firewall.socket(), policy, &rules, &observed.links)
         .map_err(|e| failed(&e))?;
     if !paused {
         // Nothing is let out any more, and what was is cut. While a pause runs, its end is to come.
-        nft.packets(&PAUSE_RULES, true).map_err(|e| failed(&e))?;
+        firewall.forget_let_out().map_err(|e| failed(&e))?;
     }
     match cut.why {
         Some(why) if cut.kept > 0 => {
@@ -705,37 +732,4 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
         return Err(format!("is larger than {} KiB: this is not a configuration", limit >> 10));
     }
     Ok(text)
-}
-
-/// Reads what the kernel has; with `wanted`, compares it.
-fn read_back(wanted: Option<&Ruleset>) -> Result<Readback, Error> {
-    let mut nft = Nft::open()?;
-    let mut out = Readback::default();
-    match wanted {
-        Some(ruleset) => {
-            let mut changes = nft.check(ruleset)?;
-            changes.retain(|c| !c.is_outdated_refusal());
-            let table = &mut out.netfilter;
-            table.installed = !changes.contains(&Change::AddTable);
-            let (optional, real): (Vec<_>, Vec<_>) =
-                changes.iter().partition(|c| c.is_optional() && table.installed);
-            table.differences = real.iter().map(ToString::to_string).collect();
-            table.unavailable = optional.iter().map(ToString::to_string).collect();
-        }
-        None => out.netfilter.installed = nft.read()?.is_some(),
-    }
-    if out.netfilter.installed {
-        out.counters = nft.counters()?;
-        let mut elements = |set, width| -> Result<Vec<(u32, Element)>, Error> {
-            Ok(nft.elements(set)?.into_iter().map(|e| (width, e)).collect())
-        };
-        for (set, width) in BLOCKED.into_iter().zip([4, 16]) {
-            out.blocked.extend(elements(set, width)?);
-        }
-        out.paused.extend(elements(PAUSED_DEVICES, 0)?);
-        for (set, width) in PAUSED.into_iter().zip([4, 16]) {
-            out.paused.extend(elements(set, width)?);
-        }
-    }
-    Ok(out)
 }

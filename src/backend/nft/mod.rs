@@ -16,6 +16,7 @@ use std::io;
 
 pub use diff::{Change, diff};
 
+pub use super::Applied;
 use crate::netlink::{Refusal, Socket, again};
 use crate::ruleset::{Key, Ruleset, TABLE};
 use table::{Table, lower};
@@ -23,17 +24,6 @@ use table::{Table, lower};
 /// How often an apply starts again when the kernel's rules change under its hands. Each time somebody
 /// else's transaction has succeeded, so this is not a race that nobody wins.
 const ATTEMPTS: usize = 16;
-
-/// What an apply did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// What was different before; empty when the kernel already agreed and nothing was sent.
-    pub changes: Vec<String>,
-    /// Whether something may be refused now that was not before.
-    pub narrower: bool,
-    /// Rules that this kernel cannot do, and why; none of them decides about a packet.
-    pub unavailable: Vec<String>,
-}
 
 /// Why an apply failed. What was in force before is in force still.
 #[derive(Debug)]
