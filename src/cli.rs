@@ -9,6 +9,7 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use crate::backend::nft::text;
 use crate::control::{Control, Error, Outcome};
+use crate::explain::Asked;
 use crate::guard;
 use crate::hotplug;
 use crate::pause::{self, Target};
@@ -25,7 +26,7 @@ struct Command {
     summary: &'static str,
 }
 
-const COMMANDS: [Command; 12] = [
+const COMMANDS: [Command; 13] = [
     Command {
         name: "apply",
         arguments: " [--boot]",
@@ -56,6 +57,11 @@ const COMMANDS: [Command; 12] = [
         name: "check",
         arguments: "",
         summary: "compare the kernel with what should be there; name every difference",
+    },
+    Command {
+        name: "explain",
+        arguments: " SRC DST[:PORT]/PROTO [--in DEV] [--json]",
+        summary: "what becomes of a packet",
     },
     Command {
         name: "guard",
@@ -112,6 +118,9 @@ struct Request {
     /// `list`, or `call` and a method.
     rpcd: Vec<String>,
     client: Option<String>,
+    /// Source and target of `explain`.
+    packet: Vec<String>,
+    device: Option<String>,
     help: bool,
     version: bool,
 }
@@ -159,6 +168,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         "resume" => resume(&control, &request),
         "status" => status(&control, request.json),
         "check" => check(&control),
+        "explain" => explain(&control, &request),
         "guard" => guard::run(&control)
             .map(|()| 0)
             .map_err(|e| Error::Failed(format!("cannot listen to the kernel: {e}"))),
@@ -183,11 +193,16 @@ fn parse(mut parser: Parser) -> Result<Request, lexopt::Error> {
         match argument {
             Arg::Long("root") => request.root = Some(PathBuf::from(parser.value()?)),
             Arg::Long("platform") => request.platform = Some(parser.value()?.string()?),
-            Arg::Long("json") if request.is("status") => request.json = true,
+            Arg::Long("json") if request.is("status") || request.is("explain") => {
+                request.json = true
+            }
             Arg::Long("boot") if request.is("apply") => request.boot = true,
             Arg::Long("force") if request.is("enable") => request.force = true,
             Arg::Long("backend") if request.is("show") => {
                 request.backend = Some(parser.value()?.string()?);
+            }
+            Arg::Long("in") if request.is("explain") => {
+                request.device = Some(parser.value()?.string()?);
             }
             Arg::Long("client") if request.is("pause") || request.is("resume") => {
                 request.client = Some(parser.value()?.string()?);
@@ -199,6 +214,9 @@ fn parse(mut parser: Parser) -> Result<Request, lexopt::Error> {
             }
             Arg::Value(word) if request.is("pause") && request.duration.is_none() => {
                 request.duration = Some(word.string()?);
+            }
+            Arg::Value(word) if request.is("explain") && request.packet.len() < 2 => {
+                request.packet.push(word.string()?);
             }
             Arg::Value(word) if request.is("rpcd") && request.rpcd.len() < 2 => {
                 request.rpcd.push(word.string()?);
@@ -222,7 +240,8 @@ fn help() -> String {
     );
     for command in &COMMANDS {
         let call = format!("{}{}", command.name, command.arguments);
-        out.push_str(&format!("  {call:<31} {}\n", command.summary));
+        // Two spaces at least, also behind a long one.
+        out.push_str(&format!("  {call:<30}  {}\n", command.summary));
     }
     out.push('\n');
     out.push_str(OPTIONS);
@@ -340,6 +359,25 @@ fn check(control: &Control) -> Result<u8, Error> {
         _ => print("The kernel has what it should have.\n"),
     };
     Ok(if printed == 0 { status.posture.exit_code() } else { printed })
+}
+
+fn explain(control: &Control, request: &Request) -> Result<u8, Error> {
+    let [source, target] = request.packet.as_slice() else {
+        return Ok(usage(
+            "explain needs SRC and DST[:PORT]/PROTO, such as 192.168.1.7 192.0.2.1:443/tcp",
+        ));
+    };
+    let asked = match Asked::read(source, target, request.device.as_deref()) {
+        Ok(asked) => asked,
+        Err(why) => return Ok(usage(&why)),
+    };
+    let answer = control.explain(&asked)?;
+    if !request.json {
+        return Ok(print(&answer.to_string()));
+    }
+    let text = serde_json::to_string(&answer)
+        .map_err(|e| Error::Failed(format!("cannot write JSON: {e}")))?;
+    Ok(print(&format!("{text}\n")))
 }
 
 fn show(control: &Control, backend: Option<&str>) -> Result<u8, Error> {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::backend::{self, Applied, Backend, nft::read::Element};
 use crate::config::{self, Config, ConfigError, edit, edit::EditError, uci};
 use crate::conntrack::{self, Way};
+use crate::explain::{self, Asked, Explanation};
 use crate::follow::{self, Moved};
 use crate::lock;
 use crate::names::{Bootstrap, ask, publish};
@@ -391,6 +392,30 @@ impl Control {
     /// # Errors
     /// See [`Error`].
     pub fn status(&self) -> Result<Status, Error> {
+        Ok(self.look()?.0)
+    }
+
+    /// What would happen to a packet, with the pauses that run.
+    ///
+    /// # Errors
+    /// See [`Error`]; a question that has no answer is one too.
+    pub fn explain(&self, asked: &Asked) -> Result<Explanation, Error> {
+        let (status, policy, observed) = self.look()?;
+        let policy = policy.ok_or(Error::Config(status.errors))?;
+        let mut rules = ruleset::build(&policy);
+        if status.layers.iter().any(|l| l.name == "netfilter" && l.installed) {
+            fill_pauses(&mut rules, &mut Backend::open()?)?;
+        }
+        let links = &observed.links;
+        let mut kernel = conntrack::kernel::Kernel::open(&policy, links, observed.sink)
+            .map_err(|e| Error::Failed(format!("cannot ask for routes: {e}")))?;
+        let world =
+            explain::World { policy: &policy, rules: &rules, links, layers: &status.layers };
+        explain::explain(asked, &world, &mut kernel).map_err(|why| Error::Config(vec![why]))
+    }
+
+    /// The status, with what it was made from.
+    fn look(&self) -> Result<(Status, Option<Policy>, Observed), Error> {
         let mut errors = Vec::new();
         let config = match self.read_config().and_then(|text| self.parse(&text)) {
             Ok(config) => Some(config),
@@ -426,7 +451,9 @@ impl Control {
             let uncovered = routing::uncovered(policy, &observed);
             kernel.routing.differences.extend(uncovered);
         }
-        Ok(status::build(config.as_ref(), policy.as_ref(), &observed, &warnings, errors, &kernel))
+        let status =
+            status::build(config.as_ref(), policy.as_ref(), &observed, &warnings, errors, &kernel);
+        Ok((status, policy, observed))
     }
 
     /// The rules that an apply would install if protection were on, and what there is to know.
@@ -670,18 +697,24 @@ fn routed(
         .map_err(|e| Error::Failed(format!("the routing layer: {e}")))
 }
 
+/// Fills the sets of pauses with those that run. Whether there are any.
+fn fill_pauses(rules: &mut Ruleset, firewall: &mut Backend) -> Result<bool, backend::Error> {
+    let mut paused = false;
+    for set in rules.sets.iter_mut().filter(|s| s.content == Content::Timed) {
+        let elements = firewall.elements(&set.name)?;
+        paused |= !elements.is_empty();
+        set.fill(elements.into_iter().map(|e| e.key));
+    }
+    Ok(paused)
+}
+
 /// G7: removes the connections that the rules refuse now; how many these were. The rules refuse their
 /// packets in any case, so that what fails here is a note.
 fn cut(policy: &Policy, observed: &Observed, firewall: &mut Backend) -> Result<usize, String> {
     let failed =
         |e: &dyn fmt::Display| format!("removing the connections that were there before: {e}");
     let mut rules = ruleset::build(policy);
-    let mut paused = false;
-    for set in rules.sets.iter_mut().filter(|s| s.content == Content::Timed) {
-        let elements = firewall.elements(&set.name).map_err(|e| failed(&e))?;
-        paused |= !elements.is_empty();
-        set.fill(elements.into_iter().map(|e| e.key));
-    }
+    let paused = fill_pauses(&mut rules, firewall).map_err(|e| failed(&e))?;
     let cut = conntrack::kernel::cut(firewall.socket(), policy, &rules, &observed.links)
         .map_err(|e| failed(&e))?;
     if !paused {
@@ -705,7 +738,7 @@ fn refuse_stranger(client: &Target, policy: &Policy, observed: &Observed) -> Res
         Way::Device(device) if policy.is_local(&device) => return Ok(()),
         Way::Device(device) => format!("the way to it leads over {device}"),
         Way::Here => "it is an address of the router itself, or of a whole network".to_owned(),
-        Way::Nowhere => "there is no way to it".to_owned(),
+        Way::Refused | Way::Nowhere => "there is no way to it".to_owned(),
     };
     Err(Error::Config(vec![format!(
         "{addr} is no client in a local network: {why}. Name the address that the client has there, \

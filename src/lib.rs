@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod conntrack;
 pub mod control;
+pub mod explain;
 pub mod follow;
 pub mod guard;
 pub mod hotplug;

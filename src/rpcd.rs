@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::control::{Control, Error, Outcome};
+use crate::explain::Asked;
 use crate::pause::{self, Target};
 use crate::status::Notice;
 
@@ -32,9 +33,20 @@ struct Method {
     run: fn(&Control, &Arguments) -> Result<Value, Refusal>,
 }
 
-const METHODS: [Method; 6] = [
+const METHODS: [Method; 7] = [
     Method { name: "status", arguments: &[], run: status },
     Method { name: "check", arguments: &[], run: check },
+    Method {
+        name: "explain",
+        arguments: &[
+            ("source", Type::Text),
+            ("destination", Type::Text),
+            ("protocol", Type::Text),
+            ("port", Type::Text),
+            ("device", Type::Text),
+        ],
+        run: explain,
+    },
     Method { name: "enable", arguments: &[("force", Type::Boolean)], run: enable },
     Method { name: "disable", arguments: &[], run: disable },
     Method {
@@ -160,6 +172,18 @@ fn check(control: &Control, _: &Arguments) -> Result<Value, Refusal> {
         "warnings": status.warnings,
         "errors": status.errors,
     }))
+}
+
+fn explain(control: &Control, given: &Arguments) -> Result<Value, Refusal> {
+    let part = |name: &str| given.text(name).unwrap_or_default();
+    let asked = Asked::new(
+        part("source"),
+        part("destination"),
+        part("protocol"),
+        part("port"),
+        given.text("device"),
+    )?;
+    to_value(control.explain(&asked)?)
 }
 
 fn enable(control: &Control, given: &Arguments) -> Result<Value, Refusal> {

@@ -10,7 +10,7 @@ use netlink_bindings::utils::find_attr;
 use super::{Entry, Oracle, Question, Tuple, Way, World, doomed};
 use crate::netlink::attr::{bytes, nest};
 use crate::netlink::{Request, Socket, again};
-use crate::observe::Link;
+use crate::observe::{Link, SINK, Sink};
 use crate::policy::Policy;
 use crate::ruleset::Ruleset;
 use crate::types::Mac;
@@ -92,7 +92,7 @@ pub fn cut(
     if std::fs::read_to_string(COUNT).is_ok_and(|count| count.trim() == "0") {
         return Ok(Cut::default());
     }
-    let mut kernel = Kernel::open(policy, links)?;
+    let mut kernel = Kernel::open(policy, links, Sink::default())?;
     let world = World { policy, rules, links };
     let mut cut = Cut::default();
     for _ in 0..ROUNDS {
@@ -192,20 +192,28 @@ fn deletion(reply: &[u8]) -> Option<Request> {
 /// What the kernel said.
 pub fn way_to(dest: IpAddr, links: &[Link]) -> io::Result<Way> {
     let socket = Socket::open(ROUTE)?;
-    let mut kernel = Kernel { socket, links, ways: HashMap::new(), macs: HashMap::new() };
+    let (ways, macs) = (HashMap::new(), HashMap::new());
+    let mut kernel = Kernel { socket, links, sink: 0, ways, macs };
     Ok(kernel.ask(&Question { dest, source: None, from: 0, mark: 0 }))
 }
 
 /// Answers from the kernel's routing and neighbour tables.
-struct Kernel<'a> {
+pub struct Kernel<'a> {
     socket: Socket,
     links: &'a [Link],
+    /// The index of the device for refused packets.
+    sink: u32,
     ways: HashMap<Question, Way>,
     macs: HashMap<IpAddr, Mac>,
 }
 
 impl<'a> Kernel<'a> {
-    fn open(policy: &Policy, links: &'a [Link]) -> io::Result<Self> {
+    /// Reads the neighbours, where an exemption asks for them. `sink` is the device for refused packets,
+    /// where a way to it is to have its name.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn open(policy: &Policy, links: &'a [Link], sink: Sink) -> io::Result<Self> {
         let mut socket = Socket::open(ROUTE)?;
         let mut macs = HashMap::new();
         if policy.exempts.iter().any(|e| !e.src_mac.is_empty()) {
@@ -219,25 +227,31 @@ impl<'a> Kernel<'a> {
                 })
             })?;
         }
-        Ok(Self { socket, links, ways: HashMap::new(), macs })
+        Ok(Self { socket, links, sink: sink.index, ways: HashMap::new(), macs })
     }
 
     fn ask(&mut self, question: &Question) -> Way {
         let mut way = Way::Nowhere;
-        let links = self.links;
-        // A route that refuses is told as an error; no way either.
-        let _ = self.socket.request(&encode(question), |reply| {
+        let (links, sink) = (self.links, self.sink);
+        // A route that refuses is told as an error.
+        let answer = self.socket.request(&encode(question), |reply| {
             let kind = reply.get(7).copied().unwrap_or(0);
             let attrs = reply.get(RTMSG..).unwrap_or_default();
             let out = find_attr(attrs, RTA_OIF).and_then(|i| i.try_into().ok());
             let index = out.map(u32::from_ne_bytes);
             way = match (kind, links.iter().find(|l| Some(l.index) == index)) {
                 (RTN_UNICAST, Some(link)) => Way::Device(link.name.clone()),
+                (RTN_UNICAST, None) if sink != 0 && index == Some(sink) => {
+                    Way::Device(SINK.to_owned())
+                }
                 (kind, _) if RTN_HERE.contains(&kind) => Way::Here,
                 _ => Way::Nowhere,
             };
             Ok(())
         });
+        if answer.is_err_and(|refusal| refusal.is(libc::EACCES)) {
+            return Way::Refused;
+        }
         way
     }
 }

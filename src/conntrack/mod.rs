@@ -69,9 +69,11 @@ pub struct Question {
 pub enum Way {
     /// To the router itself.
     Here,
-    /// Out of a device.
+    /// Out of a device, the sink of refused packets among them.
     Device(String),
-    /// It is refused, or nobody knows.
+    /// A rule or route refuses it.
+    Refused,
+    /// Nobody knows.
     Nowhere,
 }
 
@@ -175,7 +177,7 @@ impl World<'_> {
         match way {
             Way::Here => true,
             Way::Device(name) => self.policy.is_tunnel(name) || self.policy.is_local(name),
-            Way::Nowhere => false,
+            Way::Refused | Way::Nowhere => false,
         }
     }
 
@@ -209,7 +211,7 @@ impl World<'_> {
 fn name(way: &Way) -> String {
     match way {
         Way::Device(name) => name.clone(),
-        Way::Here | Way::Nowhere => String::new(),
+        Way::Here | Way::Refused | Way::Nowhere => String::new(),
     }
 }
 
