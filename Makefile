@@ -15,7 +15,7 @@ SCRIPTS := .ci/run .ci/setup openwrt/test.sh
 # For BusyBox's shell. Debian's shellcheck has no dialect of that name yet; dash, its relative, is closest.
 ROUTER_SCRIPTS := $(addprefix openwrt/files/,etc/init.d/vpn-killswitch etc/hotplug.d/iface/15-vpn-killswitch \
 	etc/hotplug.d/net/15-vpn-killswitch etc/uci-defaults/zz-vpn-killswitch \
-	usr/share/vpn-killswitch/firewall.include)
+	usr/libexec/vpn-killswitch-firewall)
 
 .PHONY: all build demo test lint unit test-packages package packages leaktest soak bench binaries binary size deny clean setup setup-build setup-demo setup-cross
 

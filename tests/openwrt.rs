@@ -231,7 +231,7 @@ fn hooks_hand_the_event_on() {
         assert_eq!(router.calls(), ["program hotplug of ifup"], "{}", text(&out));
     }
     // The firewall runs its includes as `. FILE`, in a shell without an event.
-    router.run(&router.script("usr/share/vpn-killswitch/firewall.include"));
+    router.run(&router.script("usr/libexec/vpn-killswitch-firewall"));
     assert_eq!(router.calls(), ["program hotplug of firewall"]);
 }
 
@@ -275,7 +275,7 @@ fn the_first_configuration_and_the_firewalls_hook_are_written_once() {
     let hook = first.1.strip_prefix(firewall).unwrap();
     assert!(hook.starts_with("\nconfig include 'vpn_killswitch'\n"), "{hook}");
     assert!(hook.contains("option fw4_compatible '1'") && !hook.contains("reload"), "{hook}");
-    let path = hook.split('\'').find(|word| word.ends_with(".include")).unwrap();
+    let path = hook.split('\'').find(|word| word.ends_with("-firewall")).unwrap();
     assert!(files().join(path.trim_start_matches('/')).exists(), "{path}");
 
     defaults(&router);
