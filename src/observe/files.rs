@@ -125,6 +125,19 @@ pub fn hosts<'a>(
     out
 }
 
+/// Whether there is a service of ours that nothing starts at boot.
+pub fn not_at_boot(root: &Path) -> bool {
+    let started = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|e| {
+            let name = e.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with('S') && name.ends_with("vpn-killswitch")
+        })
+    };
+    root.join("etc/init.d/vpn-killswitch").exists()
+        && !fs::read_dir(root.join("etc/rc.d")).is_ok_and(|mut found| found.any(started))
+}
+
 /// Numbers of the wanted users in `/etc/passwd`.
 pub fn users<'a>(root: &Path, wanted: impl Iterator<Item = &'a String>) -> BTreeMap<String, u32> {
     let wanted: Vec<&String> = wanted.collect();
@@ -295,5 +308,21 @@ mod tests {
         let down = Interface { device: String::new(), ..up.clone() };
         assert_eq!(Network { root, netifd: &[up], file: file.clone() }.devices("a"), ["br-b"]);
         assert_eq!(Network { root, netifd: &[down], file }.devices("a"), ["br-a"]);
+    }
+
+    #[test]
+    fn a_service_that_nothing_starts_is_seen() {
+        let root = std::env::temp_dir().join(format!("vks-files-boot-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        assert!(!not_at_boot(&root));
+        fs::create_dir_all(root.join("etc/init.d")).unwrap();
+        fs::write(root.join("etc/init.d/vpn-killswitch"), "").unwrap();
+        assert!(not_at_boot(&root));
+        fs::create_dir_all(root.join("etc/rc.d")).unwrap();
+        fs::write(root.join("etc/rc.d/S19firewall"), "").unwrap();
+        assert!(not_at_boot(&root));
+        fs::write(root.join("etc/rc.d/S15vpn-killswitch"), "").unwrap();
+        assert!(!not_at_boot(&root));
+        fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -94,6 +94,8 @@ pub struct Observed {
     pub time: TimeSources,
     /// Whether the kernel has keys for IPsec; looked for only where IPsec is a tunnel.
     pub ipsec_keys: bool,
+    /// Whether OpenWrt's service is there and is not started at boot.
+    pub not_at_boot: bool,
     /// The clock, in seconds since 1970.
     pub clock: u64,
     /// Whether it shows a time before this program was written.
@@ -148,6 +150,7 @@ impl Observed {
             resolvers: if netifd.is_empty() { files::resolvers(root) } else { Vec::new() },
             known: Known::load(root, names::now()),
             ipsec_keys: config.ipsec && kernel::ipsec_keys().unwrap_or(false),
+            not_at_boot: files::not_at_boot(root),
             clock,
             clock_is_early: clock < CLOCK_FLOOR_SECS,
             links,

@@ -138,6 +138,16 @@ pub fn derive(
     }
 
     let is = |patterns: &[DevicePattern], name: &str| patterns.iter().any(|p| p.matches(name));
+    if config.enabled && observed.not_at_boot {
+        warnings.push(Warning {
+            code: "not-at-boot",
+            degrades: true,
+            message:
+                "the service is not started at boot, so this router is open from the next boot on: \
+                      run '/etc/init.d/vpn-killswitch enable'"
+                    .to_owned(),
+        });
+    }
     for name in observed.uplinks.iter().filter(|u| is(&locals, u)) {
         warnings.push(Warning {
             code: "local-is-uplink",
