@@ -197,6 +197,19 @@ class Packages(unittest.TestCase):
                 self.assertTrue(scripts[script].endswith(own_text), script)
             self.assertTrue(scripts["post-upgrade"].endswith(scripts["post-install"]))
 
+    def test_the_scripts_are_fit_for_busybox(self):
+        checked = 0
+        for name in NAMES:
+            *_, texts, inner = self.unpack(name)
+            scripts = [inner / "control" / text for text in texts if text.endswith("-pkg")]
+            for path in scripts:
+                # dash is what is closest to ash among shellcheck's dialects.
+                command = ["shellcheck", "-s", "dash", path]
+                run = subprocess.run(command, capture_output=True, text=True, check=False)
+                self.assertEqual(run.returncode, 0, run.stdout)
+                checked += 1
+        self.assertEqual(checked, 3)
+
     def test_an_apk_names_its_configuration(self):
         _, tree, _ = testlib.read_apk(self.apk("vpn-killswitch").read_bytes())
         place = "lib/apk/packages/vpn-killswitch."
