@@ -173,7 +173,7 @@ mod tests {
         let key = encode_key(&[7; 32]).unwrap();
         assert_eq!(live.peers, [LivePeer { key, addr, handshake: 1_700_000_000 }]);
         assert!(parse("errno=5\n\n").is_err() && parse("listen_port=1\n\n").is_err());
-        let scoped = super::endpoint("[fe80::1%eth0]:5").unwrap();
+        let scoped = endpoint("[fe80::1%eth0]:5").unwrap();
         assert_eq!(scoped, "[fe80::1]:5".parse().unwrap());
     }
 
