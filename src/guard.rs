@@ -52,9 +52,9 @@ const FIGHT_PAUSE: Duration = Duration::from_secs(2);
 /// After a failed repair it is tried again, without a notice.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How soon it is looked again when there is nobody to ask: an uplink makes itself known, a name server
-/// that comes later does not.
-const NOBODY: Duration = Duration::from_secs(10);
+/// How soon it is looked again when there is nobody to ask, from the last notice on, less and less often:
+/// an uplink makes itself known, a name server that comes later does not.
+const NOBODY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// A peer that still does not answer is left alone for so long.
 const FOLLOW_PAUSE: Duration = Duration::from_secs(300);
 /// Questions are at least so far apart.
@@ -80,6 +80,9 @@ pub fn run(control: &Control) -> io::Result<()> {
             wait(sockets.chain(lookup), soon)?;
             // Both, whatever the first one says.
             let (told, learnt) = (guard.listen()?, guard.learn());
+            if told {
+                guard.nobody = NOBODY.0;
+            }
             if told || learnt || again.is_some_and(|time| Instant::now() >= time) {
                 break;
             }
@@ -109,6 +112,8 @@ struct Guard<'a> {
     bootstrap: Bootstrap,
     /// When it was asked last.
     asked: Option<Instant>,
+    /// How soon it is looked again when there is nobody to ask.
+    nobody: Duration,
     /// Whether names that were asked for in vain are asked for at once: there are others to ask.
     ask_again: bool,
     /// When peers were told that their server has moved, by device and key.
@@ -135,6 +140,7 @@ impl<'a> Guard<'a> {
             started: false,
             bootstrap: Bootstrap::default(),
             asked: None,
+            nobody: NOBODY.0,
             ask_again: false,
             followed: BTreeMap::new(),
             lookup: None,
@@ -155,7 +161,7 @@ impl<'a> Guard<'a> {
                 self.bootstrap = bootstrap;
                 self.complaint.clear();
                 let provoked = std::mem::take(&mut self.provoked) || self.culprit.is_some();
-                self.report(&outcome);
+                self.report(&outcome, provoked);
                 if !outcome.changes.is_empty() && self.started {
                     self.slow_down(provoked);
                 }
@@ -164,7 +170,8 @@ impl<'a> Guard<'a> {
                 let paused =
                     outcome.pause_ends.map(|at| at.saturating_duration_since(Instant::now()));
                 let Bootstrap { names, servers, .. } = &self.bootstrap;
-                let nobody = (!names.is_empty() && servers.is_empty()).then_some(NOBODY);
+                let nobody = (!names.is_empty() && servers.is_empty()).then_some(self.nobody);
+                self.nobody = (self.nobody * 2).min(NOBODY.1);
                 let silent = self.follow(&outcome.moved);
                 [paused.map(|left| left + TICK), nobody, silent].into_iter().flatten().min()
             }
@@ -241,7 +248,8 @@ impl<'a> Guard<'a> {
         true
     }
 
-    fn report(&mut self, outcome: &Outcome) {
+    /// What somebody else did is repaired; what came of devices, addresses and names is no fault.
+    fn report(&mut self, outcome: &Outcome, provoked: bool) {
         let culprit = self.culprit.take();
         if !self.started || outcome.changes.is_empty() {
             return;
@@ -250,7 +258,9 @@ impl<'a> Guard<'a> {
         let count = outcome.changes.len();
         let first = outcome.changes.first().map(String::as_str).unwrap_or_default();
         let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
-        self.log.write(Level::Warning, &format!("repaired: {first}{more}{by}"));
+        let (level, what) =
+            if provoked { (Level::Warning, "repaired") } else { (Level::Notice, "followed") };
+        self.log.write(level, &format!("{what}: {first}{more}{by}"));
     }
 
     fn slow_down(&mut self, provoked: bool) {

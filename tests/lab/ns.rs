@@ -5,11 +5,13 @@
 
 use super::Res;
 use std::cell::Cell;
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -63,19 +65,21 @@ fn silence_log() -> Res<()> {
     if !fs::exists("/dev/log")? {
         return Ok(());
     }
-    // SAFETY: all arguments are NUL-terminated literals or null, as mount(2) allows here.
+    bind("/dev/null".as_ref(), "/dev/log".as_ref())
+}
+
+/// Shows a file in another one's place: to this thread, and to all that it starts.
+pub fn bind(file: &Path, place: &Path) -> Res<()> {
+    let text = |path: &Path| CString::new(path.as_os_str().as_bytes());
+    let (from, to) = (text(file)?, text(place)?);
+    // SAFETY: both paths are NUL-terminated and outlive the call; the rest is null, as mount(2) allows
+    // for a bind mount.
     let mounted = unsafe {
-        libc::mount(
-            c"/dev/null".as_ptr(),
-            c"/dev/log".as_ptr(),
-            std::ptr::null(),
-            libc::MS_BIND,
-            std::ptr::null(),
-        )
+        libc::mount(from.as_ptr(), to.as_ptr(), std::ptr::null(), libc::MS_BIND, std::ptr::null())
     };
     match mounted {
         0 => Ok(()),
-        _ => Err(format!("hiding /dev/log: {}", io::Error::last_os_error()).into()),
+        _ => Err(format!("hiding {}: {}", place.display(), io::Error::last_os_error()).into()),
     }
 }
 
@@ -271,7 +275,7 @@ impl Ns {
 
     /// The interface index of a device inside.
     pub fn index(&self, name: &str) -> Res<u32> {
-        let c = std::ffi::CString::new(name)?;
+        let c = CString::new(name)?;
         // SAFETY: `c` is a NUL-terminated string that outlives the call.
         let index = self.enter(|| unsafe { libc::if_nametoindex(c.as_ptr()) })?;
         if index == 0 {

@@ -60,6 +60,8 @@ pub struct Packet {
     pub flags: u8,
     /// Length of the frame.
     pub len: usize,
+    /// What a DNS message over UDP asks: `A vpn.example.net`.
+    pub question: Option<String>,
     /// The test packet's mark. In an ICMP error it belongs to the packet that it answers.
     pub mark: Option<Mark>,
 }
@@ -89,6 +91,7 @@ impl Packet {
             dport: 0,
             flags: 0,
             len: frame.len(),
+            question: None,
             mark: Mark::find(frame),
         };
         let ip = if ethernet { frame.get(14..) } else { Some(frame) };
@@ -127,6 +130,9 @@ impl Packet {
                 self.dport = pair(2)?;
                 if proto == TCP {
                     self.flags = *rest.get(13)?;
+                }
+                if proto == UDP && (self.sport == 53 || self.dport == 53) {
+                    self.question = question(rest.get(8..)?);
                 }
             }
             ICMP | ICMPV6 => self.dport = pair(0)?,
@@ -170,6 +176,22 @@ impl Packet {
             && self.dport == port
             && self.dst.is_some_and(|dst| addresses.contains(&dst))
     }
+}
+
+/// The one question of a DNS message (RFC 1035, section 4.1).
+fn question(message: &[u8]) -> Option<String> {
+    let mut name = Vec::new();
+    let mut at = 12;
+    while let Some(len) = message.get(at).map(|len| usize::from(*len)).filter(|len| *len != 0) {
+        name.push(String::from_utf8_lossy(message.get(at + 1..at + 1 + len)?).into_owned());
+        at += 1 + len;
+    }
+    let kind = match (message.get(4..6)?, message.get(at + 1..at + 3)?) {
+        ([0, 1], [0, 1]) => "A".to_owned(),
+        ([0, 1], [0, 28]) => "AAAA".to_owned(),
+        (count, kind) => format!("{count:?} of type {kind:?}:"),
+    };
+    Some(format!("{kind} {}", name.join(".")))
 }
 
 impl fmt::Display for Packet {

@@ -356,14 +356,15 @@ table inet fw4 {
 /// The port on the uplink that the router forwards to the client's echo port.
 pub const FORWARDED: u16 = 8080;
 
-fn key(ns: &Ns) -> Res<(String, String)> {
+/// A private key and its public one.
+pub fn key(ns: &Ns) -> Res<(String, String)> {
     let out = ns.sh("k=$(wg genkey); echo $k; echo $k | wg pubkey")?;
     let mut lines = out.lines().map(str::to_owned);
     Ok((lines.next().ok_or("no key")?, lines.next().ok_or("no key")?))
 }
 
 /// Starts wireguard-go for a device that does not exist yet, and waits for it.
-fn wireguard(ns: &Ns, device: &str) -> Res<Daemon> {
+pub fn wireguard(ns: &Ns, device: &str) -> Res<Daemon> {
     let env = [("WG_PROCESS_FOREGROUND", "1"), ("LOG_LEVEL", "error")];
     let socket = format!("/run/wireguard/{device}.sock");
     drop(std::fs::remove_file(&socket));
@@ -376,7 +377,8 @@ fn wireguard(ns: &Ns, device: &str) -> Res<Daemon> {
     ended.map_or(Ok(daemon), Err)
 }
 
-fn configure(ns: &Ns, device: &str, text: &str) -> Res<()> {
+/// Configures a WireGuard device.
+pub fn configure(ns: &Ns, device: &str, text: &str) -> Res<()> {
     let file = super::ns::directory("wg")?.join("conf");
     std::fs::write(&file, text)?;
     ns.sh(&format!("wg setconf {device} {}", file.display())).map(drop)
