@@ -55,6 +55,7 @@ const TESTS: &[Test] = tests![
     told::dnsmasq_of_openwrt,
     told::dnsmasq_elsewhere,
     told::dnsmasq_untold,
+    told::uplink_for_its_own_prefix_only,
     time::listed_and_given,
     time::switched_off,
 ];

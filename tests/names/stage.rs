@@ -27,6 +27,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_vpn-killswitch");
 /// The provider's resolver, a host on the internet, the VPN server's first and second address, and
 /// time servers.
 pub const DNS: &str = "198.51.100.53";
+pub const DNS6: &str = "2001:db8:53::53";
 pub const INTERNET: &str = "192.0.2.80";
 pub const SERVERS: [&str; 2] = ["203.0.113.10", "203.0.113.11"];
 pub const SERVER6: &str = "2001:db8:113::10";
@@ -85,7 +86,7 @@ impl Net {
         client.ip("addr add 192.168.1.2/24 dev eth0\nroute add default via 192.168.1.1\n")?;
         provider
             .ip("addr add 100.64.7.1/24 dev isp0\naddr add 2001:db8:64::1/64 dev isp0 nodad\n\
-                     addr add 2001:db8:113::10/128 dev lo\n")?;
+                     addr add 2001:db8:113::10/128 dev lo\naddr add 2001:db8:53::53/128 dev lo\n")?;
         for addr in [DNS, INTERNET, SERVERS[0], SERVERS[1], TIME[0], TIME[1]] {
             provider.ip(&format!("addr add {addr}/32 dev lo\n"))?;
         }
@@ -328,7 +329,7 @@ fn provider_dns(provider: &Ns, hosts: &Path) -> Res<Daemon> {
     let args = format!(
         "--no-daemon --conf-file=/dev/null --no-resolv --no-hosts --user=root --pid-file= \
          --addn-hosts={} --local=/example.net/ --local-ttl=60 --log-queries --bind-interfaces \
-         --listen-address={DNS},{GATEWAY} --dhcp-range=100.64.7.100,100.64.7.100,1h \
+         --listen-address={DNS},{DNS6},{GATEWAY} --dhcp-range=100.64.7.100,100.64.7.100,1h \
          --dhcp-option=option:router,{GATEWAY} --dhcp-option=option:dns-server,{DNS} \
          --dhcp-option=option:ntp-server,{} --dhcp-authoritative --no-ping --dhcp-leasefile={}",
         hosts.display(),

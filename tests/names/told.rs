@@ -1,9 +1,10 @@
 //! What is told: to a person, when the tunnel cannot come up, and to dnsmasq.
 
 use crate::lab::{Res, wait_for};
-use crate::stage::{DNS, Layout, Net, SERVERS, WG, WG_PORT, watch};
+use crate::stage::{DNS, DNS6, Layout, Net, OVPN6, SERVER6, SERVERS, WG, WG_PORT, watch};
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
+use vpn_killswitch::observe::look;
 
 fn uci(net: &Net, name: &str) -> Res<()> {
     net.uci(
@@ -33,7 +34,7 @@ pub fn reasons() -> Res<String> {
     net.dhcp(true)?;
     wait_for("an answer", 20.0, || {
         let status = net.product.run(&["status"]);
-        status.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).contains("does not exist"))
+        status.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).contains("the name does not exist"))
     })
     .map_err(|e| net.explain(&e))?;
     says(&net, "198.51.100.53 says that the name does not exist")?;
@@ -51,6 +52,30 @@ pub fn reasons() -> Res<String> {
     Ok(told.join("\n    "))
 }
 
+/// An uplink of OpenWrt's `wan6`: its only default route is for packets from its own prefix. It counts as
+/// an uplink, and the name is asked for over it.
+pub fn uplink_for_its_own_prefix_only() -> Res<String> {
+    let net = Net::new(Layout::OpenWrt)?;
+    uci(&net, OVPN6)?;
+    net.product.ok(&["apply", "--boot"])?;
+    net.router.ip("addr add 2001:db8:64::2/64 dev wan0 nodad\n\
+                   route add default from 2001:db8:64::/64 via 2001:db8:64::1 dev wan0\n")?;
+    let seen = net.router.enter(look)??;
+    if seen.uplinks != ["wan0"] {
+        return Err(format!("uplinks: {:?}", seen.uplinks).into());
+    }
+    net.netifd_says(true, &[DNS6], &[])?;
+    let capture = watch(&net)?;
+    net.product.ok(&["apply"])?;
+    let status = net.product.run(&["status"])?.stdout;
+    let status = String::from_utf8_lossy(&status).into_owned();
+    let line = status.lines().find(|l| l.contains(SERVER6)).ok_or_else(|| net.explain(&status))?;
+    let frames = capture.finish()?;
+    let asked: Vec<_> =
+        frames.iter().filter(|p| !p.outgoing).filter_map(|p| p.question.clone()).collect();
+    Ok(format!("asked {DNS6}: {asked:?}; {}", line.trim()))
+}
+
 /// A question to the router's own resolver, and how long its answer took: the response code, and how
 /// many addresses.
 fn ask(net: &Net, name: &str, kind: u8) -> Res<(u8, u8, Duration)> {
@@ -62,7 +87,7 @@ fn ask(net: &Net, name: &str, kind: u8) -> Res<(u8, u8, Duration)> {
     question.extend([0, 0, kind, 0, 1]);
     net.router.enter(|| -> Res<_> {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
-        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
         let began = Instant::now();
         socket.send_to(&question, (IpAddr::from([127, 0, 0, 1]), 53))?;
         let mut answer = [0; 512];
@@ -106,17 +131,13 @@ fn dnsmasq_knows(layout: Layout) -> Res<String> {
     drop(guard);
     let capture = watch(&net)?;
     let below = format!("below.{WG}");
-    ask(&net, &below, 1)?;
+    wait_for("an answer", 10.0, || ask(&net, &below, 1).is_ok())?;
     // With protection off dnsmasq asks for the name itself again.
-    let restarted = || {
-        net.router
-            .sh(&format!(
-                "! grep -qs {WG} {}/tmp/dnsmasq.d/* {0}/tmp/hosts/* {0}/var/run/vpn-killswitch/*",
-                net.product.root().display()
-            ))
-            .is_ok()
-    };
-    wait_for("the files gone", 5.0, restarted)?;
+    let root = net.product.root().display();
+    let left =
+        format!("grep -qs {WG} {root}/tmp/*/vpn-killswitch {root}/var/run/vpn-killswitch/[hs]*");
+    let gone = || net.router.sh(&format!("! {left}")).is_ok();
+    wait_for("the files gone", 5.0, gone)?;
     wait_for("dnsmasq to ask again", 10.0, || {
         ask(&net, WG, 28).is_ok() && {
             let text = net.dns.said();
