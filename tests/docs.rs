@@ -21,6 +21,7 @@ config killswitch
 	option enabled 1
 	list tunnel_device tun0
 	list local_device lan0
+	option ipsec 1
 	option port_forward_replies 1
 config endpoint
 	option host vpn.example.net
@@ -220,7 +221,7 @@ fn the_manual_page_has_every_key_of_the_status_and_every_warning() {
         paused: vec![(4, element)],
         ..Readback::default()
     };
-    assert!(rules.chains.len() == 4);
+    assert!(rules.chains.len() == 5);
     let status =
         status::build(Some(&config), Some(&policy), &observed, &warnings, Vec::new(), &kernel);
     let mut keys = BTreeSet::new();

@@ -916,6 +916,7 @@ impl Model {
             conn_reply: state.reply,
             conn_mark: state.mark,
             into_ipsec: false,
+            snat_out_of_ipsec: false,
             from_ipsec: false,
         };
         match &case.origin {
@@ -963,6 +964,7 @@ impl Model {
                     conn_reply: tracked && !state.reply,
                     conn_mark: if tracked { packet.conn_mark } else { 0 },
                     into_ipsec: false,
+                    snat_out_of_ipsec: false,
                     from_ipsec: false,
                     ..packet
                 };
@@ -999,6 +1001,7 @@ impl Model {
                     conn_reply: known && !state.reply,
                     conn_mark: if known { packet.conn_mark } else { 0 },
                     into_ipsec: false,
+                    snat_out_of_ipsec: false,
                     from_ipsec: false,
                 };
                 let code = if v4 { "3/13" } else { "1/1" };

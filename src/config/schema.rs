@@ -206,6 +206,16 @@ fn contradictions(section: &Section, config: &Config, errors: &mut Vec<ConfigErr
         }
     }
     for endpoint in &config.endpoints {
+        // Which packets IPsec will encrypt is kept in the neighbour of the pass mark.
+        let origin = if config.ipsec { origin_mark(config.pass_mark) } else { 0 };
+        if endpoint.mark.is_some_and(|m| m & origin != 0) {
+            errors.push(ConfigError {
+                line: endpoint.line,
+                section: Some("endpoint".to_owned()),
+                option: Some("mark".to_owned()),
+                message: format!("it contains the bit {origin:#x}, which option ipsec needs"),
+            });
+        }
         if endpoint.mark.is_some_and(|m| m & config.pass_mark != 0) {
             errors.push(ConfigError {
                 line: endpoint.line,

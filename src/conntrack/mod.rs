@@ -240,6 +240,7 @@ fn packet(entry: &Entry, answers: bool, path: Path, source_mac: Option<Mac>) -> 
         conn_mark: entry.mark,
         // Not to be known from here; the rules judge each packet.
         into_ipsec: false,
+        snat_out_of_ipsec: false,
         from_ipsec: false,
     }
 }

@@ -45,6 +45,8 @@ const PRIORITY_INBOUND: i32 = -300;
 const PRIORITY_MARK: i32 = -99;
 /// Just before SNAT (100), behind everything that may send a packet another way.
 const PRIORITY_LEAVING: i32 = 99;
+/// Just behind SNAT, which may take a packet out of what an IPsec policy is for.
+const PRIORITY_TRANSLATED: i32 = 101;
 /// Just before every filter chain (0): our verdict comes before any `ct state established accept`.
 const PRIORITY_FILTER: i32 = -5;
 
@@ -58,7 +60,10 @@ pub fn build(policy: &Policy) -> Ruleset {
     let mut b = Builder { policy, sets: Vec::new(), tunnels: String::new(), locals: String::new() };
     b.tunnels = b.add(Set::devices("tunnels", &policy.tunnels));
     b.locals = b.add(Set::devices("locals", &policy.locals));
-    let chains = vec![b.inbound(), b.mark(), b.forward(), b.leaving()];
+    let mut chains = vec![b.inbound(), b.mark(), b.forward(), b.leaving()];
+    if policy.ipsec {
+        chains.push(b.translated());
+    }
     Ruleset { sets: b.sets, chains }
 }
 
@@ -279,7 +284,23 @@ impl Builder<'_> {
     fn leaving(&mut self) -> Chain {
         let p = self.policy;
         let strict = p.router == RouterMode::Strict;
-        let mut rules = vec![
+        let mut rules = Vec::new();
+        if p.ipsec {
+            // What IPsec made of a packet comes through here as well, with that packet's mark.
+            let bit = p.origin_mark();
+            rules.push(Rule {
+                verdict: None,
+                actions: vec![Action::ClearMark(bit)],
+                ..rule(
+                    "out_unmark",
+                    G2,
+                    "only out_ipsec sets this bit",
+                    vec![Match::Mark { mask: bit, value: bit }],
+                    Verdict::Accept,
+                )
+            });
+        }
+        rules.extend([
             rule("out_loopback", G10, "to itself", vec![Match::ToLoopback], Verdict::Accept),
             rule("out_tunnel", G2, "through a tunnel", vec![self.out_by_tunnel()], Verdict::Accept),
             rule(
@@ -296,10 +317,13 @@ impl Builder<'_> {
                 vec![Match::Mark { mask: p.pass_mark, value: p.pass_mark }],
                 Verdict::Accept,
             ),
-        ];
+        ]);
         if p.ipsec {
             let matches = vec![Match::IntoIpsec];
-            rules.push(rule("out_ipsec", G2, "IPsec encrypts it", matches, Verdict::Accept));
+            rules.push(Rule {
+                actions: vec![Action::SetMark(p.origin_mark())],
+                ..rule("out_ipsec", G2, "IPsec encrypts it", matches, Verdict::Accept)
+            });
         }
         for (n, endpoint) in (1..).zip(&p.endpoints) {
             rules.extend(self.endpoint(n, endpoint));
@@ -346,6 +370,25 @@ impl Builder<'_> {
             hook: Hook::Postrouting,
             priority: PRIORITY_LEAVING,
             drop_by_default: strict,
+            rules,
+        }
+    }
+
+    /// What left only because IPsec would encrypt it, and has lost that by the translation of its source.
+    fn translated(&self) -> Chain {
+        let bit = self.policy.origin_mark();
+        let rules = vec![rule(
+            "snat_ipsec",
+            G1,
+            "SNAT took it out of IPsec: it would leave in the clear",
+            vec![Match::Mark { mask: bit, value: bit }, Match::NotIntoIpsec],
+            Verdict::Drop,
+        )];
+        Chain {
+            name: "translated",
+            hook: Hook::Postrouting,
+            priority: PRIORITY_TRANSLATED,
+            drop_by_default: false,
             rules,
         }
     }

@@ -69,6 +69,8 @@ pub struct Packet {
     pub conn_mark: u32,
     /// Whether IPsec will encrypt it.
     pub into_ipsec: bool,
+    /// Whether translation of its source (SNAT) takes it out of that again.
+    pub snat_out_of_ipsec: bool,
     /// Whether it came out of IPsec.
     pub from_ipsec: bool,
 }
@@ -197,6 +199,7 @@ fn holds(ruleset: &Ruleset, condition: &Match, packet: &Packet) -> bool {
         Match::ConnDnat => packet.conn_dnat,
         Match::ConnMark(bit) => packet.conn_mark & bit != 0,
         Match::IntoIpsec => packet.into_ipsec,
+        Match::NotIntoIpsec => !packet.into_ipsec || packet.snat_out_of_ipsec,
         Match::NotFromIpsec => !packet.from_ipsec,
     }
 }

@@ -175,6 +175,9 @@ pub enum Match {
     ConnMark(u32),
     /// IPsec will encrypt it before it leaves (the kernel's policies and keys, ip-xfrm(8)).
     IntoIpsec,
+    /// IPsec will not encrypt it. Asked behind source translation only, which may take a packet out of
+    /// what a policy is for.
+    NotIntoIpsec,
     /// It did not come out of IPsec.
     NotFromIpsec,
 }

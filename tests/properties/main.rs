@@ -22,7 +22,10 @@ use vpn_killswitch::ruleset::eval::{Packet, Path, eval};
 use vpn_killswitch::ruleset::{Content, Ruleset, Verdict, build};
 use vpn_killswitch::types::{Net, left_aligned};
 
-use oracle::{closed, dns, exempted, local, misdirected, passes, port_forward_reply, tunnel};
+use oracle::{
+    closed, dns, encrypted, exempted, local, misdirected, passes, port_forward_reply, to_endpoint,
+    tunnel,
+};
 use world::{DEVICES, Flow, policy, traffic};
 
 /// Random seeds; what fails is printed whole, so nothing is written next to the sources.
@@ -59,7 +62,9 @@ proptest! {
         for flow in traffic.on(&policy) {
             let Path::Forward { to, .. } = &flow.packet.path else { continue };
             if closed(&policy, to) && !exempted(&policy, &flow.packet) && lives(&rules, &flow) {
-                prop_assert!(port_forward_reply(&policy, &flow), "{flow:#?}");
+                let by_ipsec = encrypted(&policy, &flow.packet) || policy.ipsec && to == "lo";
+                let reason = port_forward_reply(&policy, &flow) || by_ipsec;
+                prop_assert!(reason, "{flow:#?}");
             }
         }
     }
@@ -82,7 +87,7 @@ proptest! {
         let rules = build(&policy);
         for flow in traffic.on(&policy).filter(|f| dns(&f.packet)) {
             let outside = flow.to().is_some_and(|d| closed(&policy, d) && d != "lo");
-            if !outside || !lives(&rules, &flow) {
+            if !outside || !lives(&rules, &flow) || encrypted(&policy, &flow.packet) {
                 continue;
             }
             if matches!(flow.packet.path, Path::Forward { .. }) {
@@ -90,11 +95,8 @@ proptest! {
                 continue;
             }
             let by_a_vpn = policy.endpoints.iter().any(|e| {
-                (e.mark.is_some() || e.uid.is_some())
-                    && e.mark.is_none_or(|m| m == flow.packet.mark)
-                    && e.uid.is_none_or(|u| flow.packet.uid == Some(u))
-                    && e.addrs.contains(&flow.packet.dest)
-                    && e.port == Some(flow.packet.dest_port)
+                let alone = Policy { endpoints: vec![e.clone()], ..policy.clone() };
+                (e.mark.is_some() || e.uid.is_some()) && to_endpoint(&alone, &flow.packet)
             });
             prop_assert!(flow.packet.mark & policy.pass_mark != 0 || by_a_vpn, "{flow:#?}");
         }
@@ -121,7 +123,9 @@ proptest! {
             let marked = forged.mark & policy.pass_mark != 0;
             let let_out = exempted(&policy, &flow.packet) || port_forward_reply(&policy, &flow);
             prop_assert_eq!(marked, let_out, "{:#?}", flow);
-            prop_assert_eq!(forged.mark | policy.pass_mark, flow.packet.mark | policy.pass_mark);
+            // With IPsec as a tunnel the origin bit is used in the packet's mark as well.
+            let own = policy.pass_mark | if policy.ipsec { policy.origin_mark() } else { 0 };
+            prop_assert_eq!(forged.mark | own, flow.packet.mark | own);
         }
     }
 

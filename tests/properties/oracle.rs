@@ -67,6 +67,11 @@ pub fn exempted(policy: &Policy, packet: &Packet) -> bool {
         && policy.exempts.iter().any(|e| here(e) && fits(e, packet))
 }
 
+/// IPsec is a tunnel, a policy of it is for the packet, and still is when its source was translated.
+pub fn encrypted(policy: &Policy, packet: &Packet) -> bool {
+    policy.ipsec && packet.into_ipsec && !packet.snat_out_of_ipsec
+}
+
 /// It answers a connection that came in through neither tunnel nor local network.
 pub fn answers_outside(policy: &Policy, flow: &Flow) -> bool {
     let outside = |device| closed(policy, device) && device != "lo";
@@ -74,19 +79,22 @@ pub fn answers_outside(policy: &Policy, flow: &Flow) -> bool {
     let opens = |o: &Packet| o.proto != 6 || o.tcp_syn;
     flow.packet.conn_reply
         && flow.opened_at().is_some_and(outside)
+        && !(policy.ipsec && flow.opener.as_ref().is_some_and(|o| o.from_ipsec))
         && flow.opener.as_ref().is_none_or(opens)
         && !flow.opener.as_ref().is_some_and(|o| misdirected(policy, o))
 }
 
 /// Address, protocol, port, and mark and user where given.
 pub fn to_endpoint(policy: &Policy, packet: &Packet) -> bool {
+    // With IPsec as a tunnel, the origin bit is ours in the packet's mark as well.
+    let mark = packet.mark & !if policy.ipsec { policy.origin_mark() } else { 0 };
     policy.endpoints.iter().any(|e| {
         let ports = matches!(packet.proto, 6 | 17);
         e.addrs.contains(&packet.dest)
             && e.proto.number() == packet.proto
             && e.port.is_none_or(|p| ports && p == packet.dest_port)
             && e.source_port.is_none_or(|p| ports && p == packet.source_port)
-            && e.mark.is_none_or(|m| m == packet.mark)
+            && e.mark.is_none_or(|m| m == mark)
             && e.uid.is_none_or(|u| packet.uid == Some(u))
     })
 }
@@ -126,6 +134,9 @@ pub fn port_forward_reply(policy: &Policy, flow: &Flow) -> bool {
 /// G2 and G3: whether the router may send it on a device that is neither tunnel nor local.
 fn router_sends(policy: &Policy, flow: &Flow) -> bool {
     let p = &flow.packet;
+    if policy.ipsec && p.into_ipsec && p.mark & policy.pass_mark == 0 {
+        return encrypted(policy, p);
+    }
     p.mark & policy.pass_mark != 0
         || to_endpoint(policy, p)
         || match policy.router {
@@ -147,7 +158,14 @@ pub fn passes(policy: &Policy, flow: &Flow) -> bool {
         Path::Input { .. } => !misdirected(policy, p),
         Path::Forward { to, .. } => {
             !misdirected(policy, p)
-                && (!closed(policy, to) || exempted(policy, p) || port_forward_reply(policy, flow))
+                && (!closed(policy, to)
+                    || exempted(policy, p)
+                    || port_forward_reply(policy, flow)
+                    || flow.from().is_some_and(|d| local(policy, d)) && encrypted(policy, p)
+                    // Of what the router keeps to itself nothing is translated.
+                    || flow.from().is_some_and(|d| local(policy, d) && to == "lo")
+                        && policy.ipsec
+                        && p.into_ipsec)
         }
         Path::Output { to } => to == "lo" || !closed(policy, to) || router_sends(policy, flow),
     }

@@ -151,6 +151,11 @@ proptest! {
         for chain in rules.chains.iter().filter(|c| c.hook != Hook::Prerouting) {
             // Before every filter chain; what leaves, before SNAT and behind every rerouting.
             let in_place = match chain.hook {
+                // This one only refuses.
+                Hook::Postrouting if chain.name == "translated" => {
+                    let drops = |r: &Rule| r.verdict == Some(Verdict::Drop);
+                    chain.priority > 100 && chain.rules.iter().all(drops)
+                }
                 Hook::Postrouting => (0..100).contains(&chain.priority),
                 _ => chain.priority < 0,
             };

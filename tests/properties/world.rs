@@ -179,14 +179,14 @@ pub fn policy() -> impl Strategy<Value = Policy> {
             .prop_map(|a| a.into_iter().map(ip).collect::<Vec<_>>());
     (
         (patterns(&TUNNELS), patterns(&LOCALS), tunnel_addrs, mode()),
-        (any::<bool>(), any::<bool>(), any::<bool>(), select(&PASS_MARKS[..])),
+        (any::<bool>(), any::<bool>(), any::<bool>(), select(&PASS_MARKS[..]), any::<bool>()),
         (vec(endpoint(), 0..4), vec(any_addr(), 0..3), vec(exempt(), 0..4)),
     )
         .prop_map(|((tunnels, locals, tunnel_addrs, router), flags, lists)| Policy {
             tunnels,
             locals,
             tunnel_addrs,
-            ipsec: false,
+            ipsec: flags.4,
             router,
             reject: flags.0,
             port_forward_replies: flags.1,
@@ -299,8 +299,24 @@ struct Draw {
     mark: u8,
     uid: Option<u32>,
     foreign: u32,
+    ipsec: Ipsec,
     aim: Aim,
     miss: Field,
+}
+
+/// What IPsec has to do with a packet, and with the one that opened its connection.
+#[derive(Clone, Copy, Debug)]
+struct Ipsec {
+    into: bool,
+    snat_out: bool,
+    from: bool,
+    opener_from: bool,
+}
+
+fn ipsec() -> impl Strategy<Value = Ipsec> {
+    let flag = prop::bool::weighted;
+    (flag(0.25), flag(0.3), flag(0.25), flag(0.25))
+        .prop_map(|(into, snat_out, from, opener_from)| Ipsec { into, snat_out, from, opener_from })
 }
 
 fn aim() -> impl Strategy<Value = (Aim, Field)> {
@@ -327,7 +343,7 @@ fn draw() -> impl Strategy<Value = Draw> {
     let hops = select(&[1_u8, 64, 255][..]);
     let icmp = select(&[1_u8, 3, 8, 11, 12, 128, 131, 132, 133, 134, 135, 136, 137, 143][..]);
     // Most connections are opened properly, and most sources live where they came from.
-    let extra = (prop::bool::weighted(0.8), device(), any::<bool>());
+    let extra = (prop::bool::weighted(0.8), device(), any::<bool>(), ipsec());
     let uid = option::weighted(0.5, select(&[0, USER, 65534][..]));
     (
         (0..5u8, device(), device(), device(), 0..4u8, any::<bool>()),
@@ -356,6 +372,7 @@ fn draw() -> impl Strategy<Value = Draw> {
             mark: c.3,
             uid: c.4,
             foreign: c.5,
+            ipsec: extra.3,
             aim,
             miss,
         })
@@ -397,11 +414,12 @@ impl Draw {
             conn_dnat: self.dnat,
             // The origin bit is never drawn: only the model puts it there.
             conn_mark: foreign,
-            into_ipsec: false,
-            from_ipsec: false,
+            into_ipsec: self.ipsec.into,
+            snat_out_of_ipsec: self.ipsec.into && self.ipsec.snat_out,
+            from_ipsec: self.ipsec.from,
         };
         match &mut packet.path {
-            Path::Output { .. } => packet.source_mac = None,
+            Path::Output { .. } => (packet.source_mac, packet.from_ipsec) = (None, false),
             _ => packet.uid = None,
         }
         self.take_aim(policy, &mut packet);
@@ -417,6 +435,7 @@ impl Draw {
             conn_reply: false,
             source: if packet.conn_reply { packet.dest } else { packet.source },
             dest: if packet.conn_reply { packet.source } else { packet.dest },
+            from_ipsec: self.ipsec.opener_from,
             ..packet.clone()
         });
         Flow { packet, opener }

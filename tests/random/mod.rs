@@ -251,7 +251,7 @@ pub fn policy(rng: &mut Rng) -> Policy {
         tunnels,
         locals,
         tunnel_addrs,
-        ipsec: false,
+        ipsec: rng.chance(30),
         router: rng.pick(&[
             RouterMode::Strict,
             RouterMode::Strict,

@@ -303,6 +303,7 @@ fn lower_match(condition: &Match, out: &mut Vec<Expr>) {
             out.extend([Expr::Ct(ct::MARK), mask(*bit), equal(bit.to_ne_bytes())]);
         }
         Match::IntoIpsec => out.extend([Expr::IntoIpsec, equal([1])]),
+        Match::NotIntoIpsec => out.extend([Expr::IntoIpsec, equal([0])]),
         Match::NotFromIpsec => out.extend([Expr::Meta(meta::SECPATH), equal([0])]),
     }
 }

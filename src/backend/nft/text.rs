@@ -204,6 +204,7 @@ fn matched(condition: &Match, all: &[Match]) -> String {
         Match::ConnReply => "ct direction reply".to_owned(),
         Match::ConnMark(bit) => format!("ct mark & {bit:#010x} == {bit:#010x}"),
         Match::IntoIpsec => "rt ipsec exists".to_owned(),
+        Match::NotIntoIpsec => "rt ipsec missing".to_owned(),
         Match::NotFromIpsec => "meta ipsec missing".to_owned(),
     }
 }
