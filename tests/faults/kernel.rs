@@ -1,6 +1,7 @@
 //! Kernels and rights that the program cannot work with: it says what is missing, and protection
 //! stays as it is.
 
+use crate::inject::begins_transaction;
 use crate::lab::Res;
 use crate::lab::traffic::can_become;
 use crate::stage::{NEW, OLD, Stage, assert_refused, binary};
@@ -94,6 +95,61 @@ fn a_kernel_without_rtnetlink_is_named() -> Res<()> {
         &["apply", "enable", "status", "check"],
         &["cannot list the network devices", "Protocol not supported"],
     )
+}
+
+/// Asks every transaction for a key of this expression that no kernel knows, where ours is this one.
+fn unknown_key(run: &mut Tracee, expression: &[u8], key: u8) -> Res<usize> {
+    let mut count = 0;
+    while let Some(stop) = run.next()? {
+        if !stop.entry || !begins_transaction(run, &stop) {
+            continue;
+        }
+        let (at, length) = (stop.args[1], stop.args[2]);
+        let bytes = (at..at + length).map(|a| run.peek(a)).collect::<Res<Vec<u8>>>()?;
+        // Attribute 1 of an expression is its name; attribute 2 of its data here the key.
+        let name = [&[expression.len() as u8 + 5, 0, 1, 0], expression, &[0]].concat();
+        let key = [8, 0, 2, 0, 0, 0, 0, key];
+        for begin in (0..bytes.len()).filter(|n| bytes[*n..].starts_with(&name)) {
+            // The name, the header of its data, and before the key perhaps the register.
+            let rest = begin + name.len().next_multiple_of(4) + 4;
+            for offset in [rest, rest + 8] {
+                if bytes.get(offset..).is_some_and(|b| b.starts_with(&key)) {
+                    run.poke(at + (offset + 7) as u64, 0x7f)?;
+                    count += 1;
+                }
+            }
+        }
+    }
+    Ok(count)
+}
+
+#[test]
+fn a_kernel_that_knows_no_ipsec_is_named_and_the_boot_step_closes() -> Res<()> {
+    const RT_XFRM: u8 = 4;
+    const META_SECPATH: u8 = 25;
+    for (expression, key) in [(&b"rt"[..], RT_XFRM), (b"meta", META_SECPATH)] {
+        let mut stage = Stage::new()?;
+        let old = stage.ruleset(OLD)?;
+        stage.put(Some(&old))?;
+        let before = stage.kernel()?;
+        let ipsec = OLD.replace("option enabled '1'\n", "option enabled '1'\n\toption ipsec '1'\n");
+        stage.configure(&ipsec)?;
+        let mut run = Tracee::start(stage.command(&["apply"]))?;
+        assert!(unknown_key(&mut run, expression, key)? > 0);
+        let words = ["the kernel refused", "not supported", "option ipsec needs a kernel"];
+        assert_refused(&run.finish()?, 1, &words);
+        assert!(stage.kernel()? == before, "protection changed");
+
+        stage.put(None)?;
+        let mut run = Tracee::start(stage.command(&["apply", "--boot"]))?;
+        assert!(unknown_key(&mut run, expression, key)? > 0);
+        let words = ["option ipsec needs a kernel", "nothing is forwarded until this is mended"];
+        assert_refused(&run.finish()?, 1, &words);
+        let closed = vpn_killswitch::ruleset::build(&vpn_killswitch::policy::Policy::closed());
+        let differences = stage.nft.check(&closed).map_err(|e| e.to_string())?;
+        assert!(differences.is_empty(), "{differences:?}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::expr::Expr;
+use super::expr::{Expr, meta};
 use super::table::{Chain, Rule, SET_ANONYMOUS, SET_TIMEOUT, Set, Table};
 use crate::ruleset::Key;
 use crate::ruleset::build::TUNNEL_ADDRS;
@@ -242,6 +242,12 @@ impl Change {
     /// Whether the change only adds or removes what never decides about a packet.
     pub fn is_optional(&self) -> bool {
         matches!(self, Self::AddRule(_, rule, _) if rule.optional)
+    }
+
+    /// Whether it is a rule that asks about IPsec, which not every kernel can.
+    pub(super) fn asks_ipsec(&self) -> bool {
+        let asks = |e: &Expr| matches!(e, Expr::IntoIpsec | Expr::Meta(meta::SECPATH));
+        matches!(self, Self::AddRule(_, rule, _) if rule.exprs.iter().any(asks))
     }
 
     /// Whether the kernel only refuses what the change would no longer refuse. A tunnel that went down

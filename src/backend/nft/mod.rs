@@ -345,7 +345,11 @@ impl Failure {
     fn unless_outdated(self) -> Result<(), Error> {
         match self {
             Self::Outdated => Ok(()),
-            Self::Refused(change, why) => {
+            Self::Refused(change, mut why) => {
+                if change.as_ref().is_some_and(|c| c.asks_ipsec()) {
+                    why += "; option ipsec needs a kernel whose nftables knows IPsec (Linux 4.20, with \
+                            XFRM)";
+                }
                 let what = change.map_or_else(|| "the transaction".to_owned(), |c| c.to_string());
                 Err(Error::Refused { what, why })
             }
