@@ -5,7 +5,7 @@ use super::packet::Packet;
 use super::{Res, wait_for};
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -31,8 +31,8 @@ pub struct Capture {
 struct State {
     stop: AtomicBool,
     fenced: AtomicBool,
-    /// When the last frame came, in milliseconds after the capture began.
-    last: AtomicU64,
+    /// How many frames came: another number means that the wire is not silent yet.
+    count: AtomicUsize,
     packets: Mutex<Vec<Packet>>,
 }
 
@@ -64,10 +64,10 @@ impl Capture {
         if send_fence(self.fence.as_raw_fd(), self.index) {
             wait_for("end of capture", 5.0, || self.state.fenced.load(Ordering::Acquire))?;
         }
-        let mut last = (Instant::now(), self.state.last.load(Ordering::Acquire));
+        let mut last = (Instant::now(), self.state.count.load(Ordering::Acquire));
         while last.0.elapsed() < SILENCE {
             std::thread::sleep(Duration::from_millis(5));
-            let now = self.state.last.load(Ordering::Acquire);
+            let now = self.state.count.load(Ordering::Acquire);
             if now != last.1 {
                 last = (Instant::now(), now);
             }
@@ -143,7 +143,6 @@ fn link_address(index: u32, protocol: u16) -> libc::sockaddr_ll {
 
 fn read(fd: RawFd, index: u32, state: &State) -> Res<()> {
     let mut buffer = vec![0u8; 1 << 16];
-    let began = Instant::now();
     loop {
         let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         // SAFETY: one pollfd, and the length says so.
@@ -182,7 +181,7 @@ fn read(fd: RawFd, index: u32, state: &State) -> Res<()> {
         let outgoing = from.sll_pkttype == libc::PACKET_OUTGOING;
         let packet = Packet::parse(&buffer[..len], ethernet, ethertype, outgoing);
         state.packets.lock().unwrap().push(packet);
-        state.last.store(began.elapsed().as_micros() as u64, Ordering::Release);
+        state.count.fetch_add(1, Ordering::Release);
     }
 }
 

@@ -36,8 +36,17 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// What the laboratory's functions return.
 pub type Res<T> = Result<T, Error>;
 
+/// How many times longer than usual everything may take: `LAB_PATIENCE`, for slow machines.
+pub fn patience() -> u32 {
+    static PATIENCE: std::sync::LazyLock<u32> = std::sync::LazyLock::new(|| {
+        std::env::var("LAB_PATIENCE").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+    });
+    *PATIENCE
+}
+
 /// Polls `done` until it is true; an error that names `what` when `seconds` have passed.
 pub fn wait_for(what: &str, seconds: f64, mut done: impl FnMut() -> bool) -> Res<()> {
+    let seconds = seconds * f64::from(patience());
     let end = std::time::Instant::now() + std::time::Duration::from_secs_f64(seconds);
     while !done() {
         if std::time::Instant::now() > end {

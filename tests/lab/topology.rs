@@ -68,6 +68,8 @@ pub enum Tunnel {
     Veth,
     /// WireGuard: wireguard-go on both ends.
     WireGuard,
+    /// The kernel's WireGuard on both ends.
+    Kernel,
 }
 
 /// Port at which the internet host echoes.
@@ -237,7 +239,8 @@ impl Lab {
         }
         let server = key(&self.vpn)?;
         let router = key(&self.vpn)?;
-        self.daemons.push(wireguard(&self.vpn, "wgs0")?);
+        let daemon = self.wireguard(&self.vpn, "wgs0")?;
+        self.daemons.extend(daemon);
         configure(
             &self.vpn,
             "wgs0",
@@ -275,7 +278,7 @@ impl Lab {
         };
         // The old process, if any, is gone before the new one takes its socket.
         self.router_end = None;
-        self.router_end = Some(wireguard(&self.router, "wg0")?);
+        self.router_end = self.wireguard(&self.router, "wg0")?;
         configure(
             &self.router,
             "wg0",
@@ -286,6 +289,14 @@ impl Lab {
                 keys.router, keys.server_public
             ),
         )
+    }
+
+    /// Makes a WireGuard device; its process, if it has one.
+    fn wireguard(&self, ns: &Ns, device: &str) -> Res<Option<Daemon>> {
+        if self.kind == Tunnel::Kernel {
+            return ns.ip(&format!("link add {device} type wireguard\n")).map(|()| None);
+        }
+        wireguard(ns, device).map(Some)
     }
 
     /// Takes the tunnel's link down; its routes go with it.
