@@ -17,7 +17,7 @@ ROUTER_SCRIPTS := $(addprefix openwrt/files/,etc/init.d/vpn-killswitch etc/hotpl
 	etc/hotplug.d/net/15-vpn-killswitch etc/uci-defaults/zz-vpn-killswitch \
 	usr/libexec/vpn-killswitch-firewall)
 
-.PHONY: all build demo test lint unit test-packages package packages leaktest soak bench binaries binary size deny clean setup setup-build setup-demo setup-cross
+.PHONY: all build demo test lint unit test-packages package packages test-vm leaktest soak bench binaries binary size deny clean setup setup-build setup-demo setup-cross setup-vm
 
 all: build
 
@@ -52,6 +52,9 @@ package: binary ## the packages for TARGET=, one of OpenWrt's architectures: dis
 packages: binaries ## the packages for every architecture in cross/targets.toml
 	cross/package
 
+test-vm: setup-vm ## a router's life on real kernels of other CPUs, emulated: ARCH="mipsel x86_64", all, or mips
+	tests/vm/run $(or $(ARCH),mipsel x86_64)
+
 leaktest: setup ## only real packets through real routers: what leaks, and what lives on
 	$(CARGO) test --locked --no-fail-fast $(RUNNER) --test leaks --test life
 
@@ -78,7 +81,7 @@ size: setup-cross ## what takes the room in it (TARGET= for another than mipsel_
 setup:
 	@sh .ci/setup
 
-setup-build setup-demo setup-cross:
+setup-build setup-demo setup-cross setup-vm:
 	@sh .ci/setup $(@:setup-%=%)
 
 clean:
