@@ -330,6 +330,7 @@ impl<'a> Draft<'a> {
             conn_mark: 0,
             into_ipsec: false,
             from_ipsec: false,
+            snat_out_of_ipsec: false,
         };
         Ok(Self {
             asked,
