@@ -6,10 +6,11 @@
 //! there fails the test, and so does a control that does not leak. The lists are printed.
 
 #![allow(
+    clippy::cast_possible_truncation,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::unwrap_used,
-    reason = "test code: a wrong index is a failed test"
+    reason = "test code: a wrong index is a failed test, and counts are small"
 )]
 
 #[path = "names/cold.rs"]

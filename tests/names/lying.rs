@@ -148,18 +148,11 @@ impl Liar {
 fn open(net: &Net) -> Res<Vec<String>> {
     let text = net.router.sh("nft list table inet vpn_killswitch")?;
     let mut out = Vec::new();
-    let mut inside = false;
-    for line in text.lines() {
-        inside = if line.contains("set endpoint_") {
-            true
-        } else {
-            inside && !line.contains('}') || inside && line.contains("elements")
-        };
-        if inside && let Some((_, elements)) = line.split_once("elements = {") {
-            let elements = elements.trim_end_matches('}');
-            out.extend(elements.split(',').map(|e| e.trim().to_owned()));
-            inside = false;
-        }
+    for set in text.split("set endpoint_").skip(1) {
+        let set = set.split("\n\t}").next().unwrap_or_default();
+        let elements = set.split_once("elements = {").map_or("", |(_, rest)| rest);
+        let elements = elements.trim_end_matches(|c: char| c == '}' || c.is_whitespace());
+        out.extend(elements.split(',').map(|e| e.trim().to_owned()).filter(|e| !e.is_empty()));
     }
     out.sort();
     Ok(out)
