@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use netlink_bindings::nftables::{
-    self, ChainAttrs, GenAttrs, ObjAttrs, RuleAttrs, SetAttrs, SetelemListAttrs, TableAttrs,
+    self, GenAttrs, ObjAttrs, SetAttrs, SetelemListAttrs, TableAttrs,
 };
 use netlink_bindings::utils::{IterableChunks, find_attr};
 
@@ -18,6 +18,22 @@ use crate::netlink::attr::{string, word_attr};
 use crate::netlink::{Refusal, Request, Socket};
 use crate::ruleset::{Key, TABLE};
 use crate::types::left_aligned;
+
+/// Attributes of a chain and of a rule (`enum nft_chain_attributes`, `enum nft_rule_attributes`,
+/// linux/netfilter/nf_tables.h).
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_POLICY: u16 = 5;
+const CHAIN_USE: u16 = 6;
+const CHAIN_TYPE: u16 = 7;
+const HOOK_NUM: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
+const RULE_TABLE: u16 = 1;
+const RULE_CHAIN: u16 = 2;
+const RULE_HANDLE: u16 = 3;
+const RULE_EXPRESSIONS: u16 = 4;
+const RULE_USERDATA: u16 = 7;
 
 /// `NFPROTO_INET`.
 pub const INET: u8 = 1;
@@ -79,27 +95,20 @@ pub fn table(socket: &mut Socket) -> Result<(Option<Table>, bool), Refusal> {
     let mut rules: Vec<u32> = Vec::new();
 
     socket.request(&list(libc::NFT_MSG_GETCHAIN), |reply| {
-        let mut chain = Chain {
-            name: String::new(),
-            hook: None,
-            kind: String::new(),
-            policy: super::expr::ACCEPT,
+        // Not by the bindings' `ChainAttrs`: to them the padding that some CPUs' kernels (MIPS) put before
+        // 64-bit values is the attribute behind it, and an error.
+        let bytes = attrs(reply);
+        let hook = find_attr(bytes, CHAIN_HOOK)
+            .and_then(|h| Some((number(h, HOOK_NUM)?, number(h, HOOK_PRIORITY)?.cast_signed())));
+        let chain = Chain {
+            name: text(bytes, CHAIN_NAME),
+            hook,
+            kind: text(bytes, CHAIN_TYPE),
+            policy: number(bytes, CHAIN_POLICY).unwrap_or(super::expr::ACCEPT),
             rules: Vec::new(),
         };
-        let (mut ours, mut uses) = (false, 0);
-        for attr in ChainAttrs::new(attrs(reply)) {
-            match attr? {
-                ChainAttrs::Use(count) => uses = count,
-                ChainAttrs::Table(name) => ours = name.to_bytes() == TABLE.as_bytes(),
-                ChainAttrs::Name(name) => chain.name = name.to_string_lossy().into_owned(),
-                ChainAttrs::Type(kind) => chain.kind = kind.to_string_lossy().into_owned(),
-                ChainAttrs::Policy(policy) => chain.policy = policy,
-                ChainAttrs::Hook(hook) => {
-                    chain.hook = Some((hook.get_num()?, hook.get_priority()?));
-                }
-                _ => {}
-            }
-        }
+        let uses = number(bytes, CHAIN_USE).unwrap_or(0);
+        let ours = text(bytes, CHAIN_TABLE) == TABLE;
         if ours {
             table.chains.push(chain);
             rules.push(uses);
@@ -109,19 +118,17 @@ pub fn table(socket: &mut Socket) -> Result<(Option<Table>, bool), Refusal> {
 
     let chains = &mut table.chains;
     socket.request(&list(libc::NFT_MSG_GETRULE), |reply| {
-        let mut rule =
-            Rule { handle: 0, comment: String::new(), exprs: Vec::new(), optional: false };
-        let (mut ours, mut chain) = (false, String::new());
-        for attr in RuleAttrs::new(attrs(reply)) {
-            match attr? {
-                RuleAttrs::Table(name) => ours = name.to_bytes() == TABLE.as_bytes(),
-                RuleAttrs::Chain(name) => chain = name.to_string_lossy().into_owned(),
-                RuleAttrs::Handle(handle) => rule.handle = handle,
-                RuleAttrs::Expressions(list) => rule.exprs = Expr::decode_list(list.get_buf()),
-                RuleAttrs::Userdata(data) => rule.comment = comment(data),
-                _ => {}
-            }
-        }
+        // Not by the bindings' `RuleAttrs`, for the same reason.
+        let bytes = attrs(reply);
+        let rule = Rule {
+            handle: find_attr(bytes, RULE_HANDLE)
+                .and_then(|h| Some(u64::from_be_bytes(h.try_into().ok()?)))
+                .unwrap_or(0),
+            comment: find_attr(bytes, RULE_USERDATA).map(comment).unwrap_or_default(),
+            exprs: find_attr(bytes, RULE_EXPRESSIONS).map(Expr::decode_list).unwrap_or_default(),
+            optional: false,
+        };
+        let (ours, chain) = (text(bytes, RULE_TABLE) == TABLE, text(bytes, RULE_CHAIN));
         if ours {
             let chain = chains.iter_mut().find(|c| c.name == chain);
             let rules = &mut chain.ok_or_else(|| missing("chain"))?.rules;
@@ -173,6 +180,17 @@ pub fn table(socket: &mut Socket) -> Result<(Option<Table>, bool), Refusal> {
             .zip(&rules)
             .all(|(chain, count)| u32::try_from(chain.rules.len()) == Ok(*count));
     Ok((Some(table), whole))
+}
+
+/// A text attribute; empty without one.
+fn text(attrs: &[u8], kind: u16) -> String {
+    let bytes = find_attr(attrs, kind).unwrap_or_default();
+    String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
+}
+
+/// A number's attribute.
+fn number(attrs: &[u8], kind: u16) -> Option<u32> {
+    Some(u32::from_be_bytes(find_attr(attrs, kind)?.try_into().ok()?))
 }
 
 /// The table's flags, and how many chains, sets and objects it has.
