@@ -244,8 +244,10 @@ impl Ns {
     /// Waits until a device is not only set up but working: until then it drops what it is given.
     pub fn wait_up(&self, device: &str) -> Res<()> {
         super::wait_for(&format!("{device} working"), 5.0, || {
-            let shown = self.sh(&format!("ip -br link show dev {device}"));
-            shown.is_ok_and(|line| line.split_whitespace().nth(1) == Some("UP"))
+            // Without a shell: BusyBox's takes its own `ip`.
+            let shown = self.command("ip").args(["-br", "link", "show", "dev", device]).output();
+            let up = |line: &str| line.split_whitespace().nth(1) == Some("UP");
+            shown.is_ok_and(|out| up(&String::from_utf8_lossy(&out.stdout)))
         })
     }
 
