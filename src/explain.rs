@@ -430,10 +430,12 @@ impl<'a> Draft<'a> {
     fn place(&self) -> (String, Place) {
         let policy = self.world.policy;
         match &self.free_way {
+            Way::Device(device) if device == SINK => (String::new(), Place::Nowhere),
             Way::Device(device) if policy.is_tunnel(device) => (device.clone(), Place::Tunnel),
             Way::Device(device) if policy.is_local(device) => (device.clone(), Place::Local),
             Way::Device(device) => (device.clone(), Place::Outside),
             Way::Here => (String::new(), Place::Router),
+            // Not even without the second layer is there a way.
             Way::Refused | Way::Nowhere => (String::new(), Place::Nowhere),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -12,6 +13,7 @@ use crate::backend::nft::read::{Counter, Element, address};
 use crate::config::Config;
 use crate::observe::{Link, Observed};
 use crate::policy::{Policy, Warning};
+use crate::ruleset::build::BLOCKED_TIMEOUT_SECS;
 use crate::types::DevicePattern;
 
 /// What a person wants to know first.
@@ -100,7 +102,7 @@ pub struct Layer {
 }
 
 /// A device of the configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Device {
     /// The device, or the pattern that no device fits; `ipsec` for IPsec without a device, which exists
     /// and is up while the kernel has keys for it.
@@ -111,6 +113,10 @@ pub struct Device {
     pub up: bool,
     /// The router's addresses on it.
     pub addresses: Vec<IpAddr>,
+    /// Whether it is WireGuard, with a peer of the configuration whose handshakes are known.
+    pub shakes_hands: bool,
+    /// Seconds since the last handshake with any of these; `None` also when there was none yet.
+    pub handshake_seconds_ago: Option<u64>,
 }
 
 /// A VPN server.
@@ -252,9 +258,10 @@ pub fn build(
     let enabled = config.is_some_and(|c| c.enabled);
     let none: &[DevicePattern] = &[];
     let mut tunnels = devices(policy.map_or(none, |p| &p.tunnels), &observed.links);
+    tunnels.iter_mut().for_each(|tunnel| shaken(tunnel, observed));
     if policy.is_some_and(|p| p.ipsec) {
         let (device, up) = ("ipsec".to_owned(), observed.ipsec_keys);
-        tunnels.push(Device { device, exists: up, up, addresses: Vec::new() });
+        tunnels.push(Device { device, exists: up, up, ..Device::default() });
     }
     let locals = devices(policy.map_or(none, |p| &p.locals), &observed.links);
     let known = |name: &str| {
@@ -361,17 +368,31 @@ fn devices(patterns: &[DevicePattern], links: &[Link]) -> Vec<Device> {
         let mut found = links.iter().filter(|l| pattern.matches(&l.name)).peekable();
         if found.peek().is_none() {
             let device = pattern.to_string();
-            out.push(Device { device, exists: false, up: false, addresses: Vec::new() });
+            out.push(Device { device, ..Device::default() });
         }
         out.extend(found.map(|link| Device {
             device: link.name.clone(),
             exists: true,
             up: link.up,
             addresses: link.addrs.clone(),
+            ..Device::default()
         }));
     }
     out.dedup();
     out
+}
+
+/// When the far side was last heard of.
+fn shaken(tunnel: &mut Device, observed: &Observed) {
+    let peers = observed.vpn.iter().filter(|found| {
+        found.device.as_ref().is_some_and(|d| !d.is_prefix() && d.matches(&tunnel.device))
+    });
+    for running in peers.filter_map(|found| found.running.as_ref()) {
+        tunnel.shakes_hands = true;
+        // 0 is never; a clock that was set back tells nothing.
+        let ago = observed.clock.checked_sub(running.handshake).filter(|_| running.handshake != 0);
+        tunnel.handshake_seconds_ago = tunnel.handshake_seconds_ago.into_iter().chain(ago).min();
+    }
 }
 
 fn endpoints(policy: &Policy, counters: &[Counter]) -> Vec<EndpointStatus> {
@@ -440,10 +461,11 @@ fn blocked(elements: &[(u32, Element)]) -> Vec<Blocked> {
         .map(|(width, e)| Blocked {
             address: address(&e.key, *width),
             packets: e.packets,
-            seconds_ago: match (e.timeout, e.expires) {
-                (Some(whole), Some(left)) => whole.saturating_sub(left).as_secs(),
-                _ => 0,
-            },
+            seconds_ago: e.expires.map_or(0, |left| {
+                // The kernel does not repeat what the set says.
+                let whole = e.timeout.unwrap_or(Duration::from_secs(BLOCKED_TIMEOUT_SECS));
+                whole.saturating_sub(left).as_secs()
+            }),
         })
         .collect();
     out.sort_by_key(|b| (b.seconds_ago, b.address));
@@ -499,7 +521,12 @@ impl fmt::Display for Status {
                     (true, true) => "up",
                 };
                 let addresses: Vec<String> = d.addresses.iter().map(IpAddr::to_string).collect();
-                writeln!(f, "{what} {}: {state} {}", d.device, addresses.join(" "))?;
+                let shaken = match (d.shakes_hands, d.handshake_seconds_ago) {
+                    (false, _) => String::new(),
+                    (true, None) => ", no handshake yet".to_owned(),
+                    (true, Some(ago)) => format!(", last handshake {ago} s ago"),
+                };
+                writeln!(f, "{what} {}: {state} {}{shaken}", d.device, addresses.join(" "))?;
             }
         }
         if !self.uplinks.is_empty() {
@@ -583,5 +610,23 @@ impl Status {
             }
             Posture::Degraded => "DEGRADED: not what it should be.".to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_packet_is_as_long_ago_as_the_element_has_aged() {
+        let element = |timeout: Option<u64>, left| Element {
+            timeout: timeout.map(Duration::from_secs),
+            expires: Some(Duration::from_secs(left)),
+            ..Element::default()
+        };
+        // An element with the set's own time comes without one.
+        let found = [(4, element(None, BLOCKED_TIMEOUT_SECS - 30)), (4, element(Some(90), 70))];
+        let ago: Vec<u64> = blocked(&found).iter().map(|b| b.seconds_ago).collect();
+        assert_eq!(ago, [20, 30]);
     }
 }

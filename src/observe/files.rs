@@ -138,6 +138,14 @@ pub fn not_at_boot(root: &Path) -> bool {
         && !fs::read_dir(root.join("etc/rc.d")).is_ok_and(|mut found| found.any(started))
 }
 
+/// Whether firewall4 is told to offload flows, which then meet no rules; without `flow_offloading` it does
+/// not heed `flow_offloading_hw`.
+pub fn offload(root: &Path) -> bool {
+    let firewall = package(root, "etc/config/firewall");
+    let mut defaults = firewall.sections.iter().filter(|s| s.kind == "defaults");
+    defaults.any(|section| flag(section, "flow_offloading"))
+}
+
 /// Numbers of the wanted users in `/etc/passwd`.
 pub fn users<'a>(root: &Path, wanted: impl Iterator<Item = &'a String>) -> BTreeMap<String, u32> {
     let wanted: Vec<&String> = wanted.collect();
@@ -308,6 +316,22 @@ mod tests {
         let down = Interface { device: String::new(), ..up.clone() };
         assert_eq!(Network { root, netifd: &[up], file: file.clone() }.devices("a"), ["br-b"]);
         assert_eq!(Network { root, netifd: &[down], file }.devices("a"), ["br-a"]);
+    }
+
+    #[test]
+    fn flows_that_the_firewall_is_told_to_offload_are_seen() {
+        let root = std::env::temp_dir().join(format!("vks-files-offload-{}", std::process::id()));
+        fs::create_dir_all(root.join("etc/config")).unwrap();
+        for (text, offload) in [
+            ("config defaults\n option flow_offloading 1\n", true),
+            ("config defaults\n option flow_offloading 0\n", false),
+            ("config defaults\n option flow_offloading_hw 1\n", false),
+            ("config zone\n option flow_offloading 1\n", false),
+        ] {
+            fs::write(root.join("etc/config/firewall"), text).unwrap();
+            assert_eq!(super::offload(&root), offload, "{text}");
+        }
+        fs::remove_dir_all(&root).unwrap();
     }
 
     #[test]

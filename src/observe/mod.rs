@@ -96,6 +96,8 @@ pub struct Observed {
     pub ipsec_keys: bool,
     /// Whether OpenWrt's service is there and is not started at boot.
     pub not_at_boot: bool,
+    /// Whether OpenWrt's firewall is told to let flows pass beside its rules.
+    pub offload: bool,
     /// The clock, in seconds since 1970.
     pub clock: u64,
     /// Whether it shows a time before this program was written.
@@ -151,6 +153,7 @@ impl Observed {
             known: Known::load(root, names::now()),
             ipsec_keys: config.ipsec && kernel::ipsec_keys().unwrap_or(false),
             not_at_boot: files::not_at_boot(root),
+            offload: files::offload(root),
             clock,
             clock_is_early: clock < CLOCK_FLOOR_SECS,
             links,

@@ -148,6 +148,16 @@ pub fn derive(
                     .to_owned(),
         });
     }
+    if config.enabled && observed.offload {
+        warnings.push(Warning {
+            code: "offload",
+            degrades: false,
+            message: "flow offloading is on in /etc/config/firewall: connections that the kernel or the \
+                      hardware forwards by itself meet no rules, so one that began during a pause may go \
+                      on behind it. Switch flow_offloading off to be safe"
+                .to_owned(),
+        });
+    }
     for name in observed.uplinks.iter().filter(|u| is(&locals, u)) {
         warnings.push(Warning {
             code: "local-is-uplink",

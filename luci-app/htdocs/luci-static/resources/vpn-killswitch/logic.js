@@ -135,7 +135,9 @@ function banner(seen, known) {
 	case 'protecting':
 		return {
 			state: 'protecting', tone: 'good', title: _('Protected'),
-			detail: _('Your devices reach the internet through %s, and no other way.').format(list(up))
+			detail: s.tunnels.filter(t => t.up).every(silent)
+				? _('Nothing leaves but through %s, which does not answer at the moment.').format(list(up))
+				: _('Your devices reach the internet through %s, and no other way.').format(list(up))
 		};
 
 	case 'blocking':
@@ -185,20 +187,24 @@ function layer(l) {
 	};
 }
 
+/* Whether a tunnel's device is up while its far side does not answer. */
+function silent(t) {
+	return t.up && t.shakes_hands && !(t.handshake_seconds_ago <= HANDSHAKE_SECONDS && t.handshake_seconds_ago != null);
+}
+
 /* What a tunnel does. A device that is up says nothing about the far side; a handshake does. */
 function tunnel(t) {
 	const shaken = t.handshake_seconds_ago;
-	const silent = t.up && shaken != null && shaken > HANDSHAKE_SECONDS;
 	let state = _('up'), tone = 'good';
 
 	if (!t.exists)
 		[ state, tone ] = [ _('does not exist'), 'warn' ];
 	else if (!t.up)
 		[ state, tone ] = [ _('down'), 'warn' ];
-	else if (silent)
+	else if (silent(t))
 		[ state, tone ] = [ _('up, but silent'), 'warn' ];
 
-	return { state, tone, handshake: shaken == null ? '-' : ago(shaken) };
+	return { state, tone, handshake: !t.shakes_hands ? '-' : (shaken == null ? _('never') : ago(shaken)) };
 }
 
 function endpoint(e) {
@@ -231,8 +237,9 @@ function warningTitle(code) {
 		'local-missing': _('A local network does not exist'),
 		'names-unpublished': _('The resolver could not be told'),
 		'no-endpoint': _('No VPN server is known'),
+		'not-at-boot': _('The router would start open'),
 		'not-surviving': _('A system upgrade would open the router'),
-		'offload-hardware': _('Hardware offloading is on'),
+		'offload': _('Flow offloading is on'),
 		'tunnel-is-uplink': _('A tunnel is not one'),
 		'user-unknown': _('A user does not exist'),
 		'vpn-unlisted': _('A VPN is not listed'),

@@ -142,8 +142,11 @@ return view.extend({
 
 		const ipsec = flag(s, 'networks', 'ipsec', _('IPsec is a tunnel'), _('For IPsec without a device of its own. The second layer cannot tell what will be encrypted, and is left out.'), '0');
 
-		for (const option of [ tunnelDevice, localDevice ])
+		for (const option of [ tunnelDevice, localDevice ]) {
 			option.validate = each(rules.device);
+			/* What the second layer sends refused packets to. */
+			option.filter = (section_id, name) => name != 'vks-refused';
+		}
 
 		const mine = [ enabled, tunnelInterface, tunnelDevice, localInterface, localDevice, ipsec ];
 		together(mine, tunnelInterface, rules.main, each(rules.interfaceName));

@@ -212,7 +212,7 @@ return view.extend({
 			dom.content(this.nodes.pauses, running.map((p, n) => E('div', { 'class': 'vks-controls' }, [
 				E('span', {}, [ E('span', {}, [ _('%s: closes in').format(p.name) ]), this.clocks[n] ]),
 				p.address ? this.resumeButton(_('Close now'), p.what) : ''
-			])).concat(running.length ? [ this.resumeButton(_('End all pauses'), [ '' ]) ] : []));
+			])).concat(running.length > 1 || running.some(p => !p.address) ? [ this.resumeButton(_('End all pauses'), [ '' ]) ] : []));
 			this.paused = names;
 		}
 
@@ -353,7 +353,7 @@ return view.extend({
 			return E('tr', { 'class': 'tr' }, [
 				E('td', { 'class': 'td' }, [ E('strong', { 'class': 'vks-key-' + line }, [ title ]) ]),
 				...[ [ _('Now'), now ? now[line] : 0 ], [ _('Average'), mean ], [ _('Peak'), peak(line) ] ]
-					.map(([ what, n ]) => E('td', { 'class': 'td', 'data-title': what }, [ '%s %.1f'.format(what, n) ]))
+					.map(([ what, n ]) => E('td', { 'class': 'td' }, [ '%s %.1f'.format(what, n) ]))
 			]);
 		};
 
