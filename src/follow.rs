@@ -1,13 +1,16 @@
 //! WireGuard peers whose server has moved while the tunnel is down.
 //!
 //! WireGuard looks a name up once, when it is set up, and calls that address for ever. Responsible for
-//! noticing that a silent peer calls an address that its server's name no longer has ([`moved`], which
-//! is pure), and for having it set up again by the platform's own commands ([`call`]). Never touches a
-//! peer that answers, and never goes by a name for which no address is known now.
+//! noticing that a silent peer calls an address that its server's name no longer has ([`moved`] and
+//! [`Follower`], which are pure), and for having it set up again by the platform's own commands
+//! ([`call`]). Never touches a peer that answers or that nobody uses, and never goes by a name for which
+//! no address is known now.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::config::Host;
 use crate::observe::vpn::{Found, Running};
@@ -16,6 +19,10 @@ use crate::policy::{Policy, current_addrs};
 
 /// A peer without a handshake for so long has no keys any more (WireGuard's `REJECT_AFTER_TIME`).
 const SILENT_SECS: u64 = 180;
+/// How often it is looked whether a silent peer that once answered is used at all.
+const LOOK: Duration = Duration::from_secs(30);
+/// A peer that still does not answer is left alone for so long.
+const PAUSE: Duration = Duration::from_secs(300);
 /// Where `wg` is, below the root directory.
 const WG: &str = "usr/bin/wg";
 
@@ -37,6 +44,51 @@ pub struct Moved {
     pub to: SocketAddr,
     /// Seconds until it has been silent for long enough.
     pub wait: u64,
+    /// Whether it ever answered.
+    pub answered: bool,
+    /// Bytes that were sent to it.
+    pub sent: u64,
+}
+
+/// Which peers are to be called elsewhere, and when to look again.
+#[derive(Clone, Debug, Default)]
+pub struct Follower {
+    /// When a peer was called elsewhere, by device and key.
+    called: BTreeMap<(String, String), Instant>,
+    /// What had been sent to a peer when it was first seen silent.
+    sent: BTreeMap<(String, String), u64>,
+}
+
+impl Follower {
+    /// Those of `moved` whose time has come; and when to look again.
+    pub fn due<'a>(
+        &mut self,
+        moved: &'a [Moved],
+        now: Instant,
+    ) -> (Vec<&'a Moved>, Option<Duration>) {
+        let name = |peer: &Moved| (peer.device.clone(), peer.key.clone());
+        self.called.retain(|_, at| now.duration_since(*at) < PAUSE);
+        self.sent.retain(|of, _| moved.iter().any(|peer| name(peer) == *of));
+        let (mut due, mut again) = (Vec::new(), Vec::new());
+        for peer in moved {
+            // A server may answer from another address than it has in DNS. While nobody uses the tunnel
+            // that looks the same as one that is gone; but then nothing is sent.
+            let first = *self.sent.entry(name(peer)).or_insert(peer.sent);
+            if peer.wait > 0 {
+                self.sent.remove(&name(peer));
+                again.push(Duration::from_secs(peer.wait));
+            } else if let Some(at) = self.called.get(&name(peer)) {
+                again.push(PAUSE.saturating_sub(now.duration_since(*at)));
+            } else if peer.answered && peer.sent == first {
+                again.push(LOOK);
+            } else {
+                self.called.insert(name(peer), now);
+                again.push(PAUSE);
+                due.push(peer);
+            }
+        }
+        (due, again.into_iter().min())
+    }
 }
 
 /// The peers of tunnels that call an address which their server's name no longer has.
@@ -65,6 +117,8 @@ pub fn moved(policy: &Policy, observed: &Observed) -> Vec<Moved> {
             from: running.addr,
             to: SocketAddr::new(to, found.port?),
             wait: age(running).map_or(0, |age| SILENT_SECS.saturating_sub(age)),
+            answered: running.handshake != 0,
+            sent: running.sent,
             device,
         })
     };
@@ -118,7 +172,12 @@ mod tests {
             interface: Some("vpn".to_owned()),
             device: DevicePattern::parse("wg0").ok(),
             source: String::new(),
-            running: Some(Running { key: key.to_owned(), addr: addr.parse().unwrap(), handshake }),
+            running: Some(Running {
+                key: key.to_owned(),
+                addr: addr.parse().unwrap(),
+                handshake,
+                sent: 148,
+            }),
         }
     }
 
@@ -170,6 +229,36 @@ mod tests {
         assert_eq!((wait(NOW), wait(NOW - 100), wait(NOW - 181)), (180, 80, 0));
         // The clock was wrong then, or is now.
         assert_eq!(wait(NOW + 1000), 0);
+    }
+
+    /// What a follower does with one peer, at these times: silent for so long, after so many bytes.
+    fn follow(answered: bool, looks: &[(u64, u64, u64)]) -> Vec<(bool, u64)> {
+        let begin = Instant::now();
+        let mut follower = Follower::default();
+        let there: &[(&str, &[&str])] = &[(HOME, &["192.0.2.2"])];
+        let mut moved = look("wg0", there, vec![peer(HOME, "a", "192.0.2.1:51820", 0)]);
+        let mut out = Vec::new();
+        for (at, wait, sent) in looks {
+            (moved[0].answered, moved[0].wait, moved[0].sent) = (answered, *wait, *sent);
+            let (due, again) = follower.due(&moved, begin + Duration::from_secs(*at));
+            out.push((!due.is_empty(), again.unwrap().as_secs()));
+        }
+        out
+    }
+
+    #[test]
+    fn one_that_never_answered_is_called_at_once_and_then_left_alone_for_a_while() {
+        let looks = [(0, 0, 148), (1, 0, 296), (299, 0, 400), (300, 0, 400)];
+        assert_eq!(follow(false, &looks), [(true, 300), (false, 299), (false, 1), (true, 300)]);
+    }
+
+    #[test]
+    fn one_that_nobody_uses_is_left_alone() {
+        let looks = [(0, 80, 500), (80, 0, 600), (110, 0, 600), (140, 0, 748), (141, 0, 896)];
+        let done = [(false, 80), (false, 30), (false, 30), (true, 300), (false, 299)];
+        assert_eq!(follow(true, &looks), done);
+        let (due, again) = Follower::default().due(&[], Instant::now());
+        assert!(due.is_empty() && again.is_none());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! and then does what `apply` does. It does not own the table: an owner's table would lock the commands
 //! out, and vanish with the owner. One thread; no timer while all is well and nothing is paused.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use netlink_bindings::utils::find_attr;
 
 use crate::control::{Control, Memory, Outcome};
-use crate::follow::{self, Moved};
+use crate::follow::{self, Follower, Moved};
 use crate::lock;
 use crate::log::{Level, Log};
 use crate::names::{Bootstrap, ask};
@@ -55,10 +55,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How soon it is looked again when there is nobody to ask, from the last notice on, less and less often:
 /// an uplink makes itself known, a name server that comes later does not.
 const NOBODY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// A peer that still does not answer is left alone for so long.
-const FOLLOW_PAUSE: Duration = Duration::from_secs(300);
 /// Questions are at least so far apart.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
+const ASK_PAUSE_UNKEPT: Duration = Duration::from_secs(60);
 /// The kernel ends a pause with one of its ticks.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -110,14 +109,16 @@ struct Guard<'a> {
     started: bool,
     /// What may be asked in the clear.
     bootstrap: Bootstrap,
+    /// Why the last answers could not be kept; empty if they were.
+    unkept: String,
     /// When it was asked last.
     asked: Option<Instant>,
     /// How soon it is looked again when there is nobody to ask.
     nobody: Duration,
     /// Whether names that were asked for in vain are asked for at once: there are others to ask.
     ask_again: bool,
-    /// When peers were told that their server has moved, by device and key.
-    followed: BTreeMap<String, Instant>,
+    /// Peers whose server has moved.
+    follower: Follower,
     /// Questions that are on their way.
     lookup: Option<Lookup>,
 }
@@ -139,10 +140,11 @@ impl<'a> Guard<'a> {
             memory: Memory::default(),
             started: false,
             bootstrap: Bootstrap::default(),
+            unkept: String::new(),
             asked: None,
             nobody: NOBODY.0,
             ask_again: false,
-            followed: BTreeMap::new(),
+            follower: Follower::default(),
             lookup: None,
         };
         guard.nftables.join(&[GROUP_NFTABLES])?;
@@ -191,27 +193,17 @@ impl<'a> Guard<'a> {
 
     /// Has peers call their server where it is now. When to look again.
     fn follow(&mut self, moved: &[Moved]) -> Option<Duration> {
-        self.followed.retain(|_, at| at.elapsed() < FOLLOW_PAUSE);
-        let mut again = Vec::new();
-        for peer in moved {
-            let Moved { device, key, host, from, to, wait, .. } = peer;
-            let peer_name = format!("{device} {key}");
-            if *wait > 0 {
-                again.push(Duration::from_secs(*wait));
-            } else if let Some(at) = self.followed.get(&peer_name) {
-                again.push(FOLLOW_PAUSE.saturating_sub(at.elapsed()));
-            } else {
-                again.push(FOLLOW_PAUSE);
-                self.followed.insert(peer_name, Instant::now());
-                let what = format!("{device}: {host} is at {to} now; {from} does not answer");
-                let (level, end) = match follow::call(self.control.root(), peer) {
-                    Ok(()) => (Level::Notice, ", so it is called there".to_owned()),
-                    Err(why) => (Level::Error, format!(": {why}")),
-                };
-                self.log.write(level, &format!("{what}{end}"));
-            }
+        let (due, again) = self.follower.due(moved, Instant::now());
+        for peer in due {
+            let Moved { device, host, from, to, .. } = peer;
+            let what = format!("{device}: {host} is at {to} now; {from} does not answer");
+            let (level, end) = match follow::call(self.control.root(), peer) {
+                Ok(()) => (Level::Notice, ", so it is called there".to_owned()),
+                Err(why) => (Level::Error, format!(": {why}")),
+            };
+            self.log.write(level, &format!("{what}{end}"));
         }
-        again.into_iter().min()
+        again
     }
 
     /// Asks for the names of VPN and time servers when it is time. When to look again: nothing, while
@@ -223,7 +215,8 @@ impl<'a> Guard<'a> {
                 return ask::pause(self.control.root(), &self.bootstrap);
             }
             // Where answers cannot be kept, every name is always due.
-            let rest = self.asked.map(|t| ASK_PAUSE.saturating_sub(t.elapsed()));
+            let pause = if self.unkept.is_empty() { ASK_PAUSE } else { ASK_PAUSE_UNKEPT };
+            let rest = self.asked.map(|t| pause.saturating_sub(t.elapsed()));
             if let Some(rest) = rest.filter(|r| !r.is_zero()) {
                 return Some(rest);
             }
@@ -242,9 +235,12 @@ impl<'a> Guard<'a> {
             return false;
         }
         let answers = self.lookup.take().map(Lookup::finish).unwrap_or_default();
-        if let Err(error) = self.control.learn(&self.bootstrap, &answers) {
-            self.log.write(Level::Error, &error.to_string());
+        let kept = self.control.learn(&self.bootstrap, &answers);
+        let unkept = kept.err().map(|error| error.to_string()).unwrap_or_default();
+        if !unkept.is_empty() && unkept != self.unkept {
+            self.log.write(Level::Error, &unkept);
         }
+        self.unkept = unkept;
         true
     }
 

@@ -7,7 +7,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::wireguard::{Live, LivePeer, encode_key};
+use super::Running;
+use super::wireguard::{Live, encode_key};
 use crate::netlink::{Refusal, Request, Socket, attr, flag};
 
 /// `NETLINK_GENERIC` (linux/netlink.h).
@@ -32,6 +33,7 @@ const PEERS: u16 = 8;
 const PEER_PUBLIC_KEY: u16 = 1;
 const PEER_ENDPOINT: u16 = 4;
 const PEER_LAST_HANDSHAKE: u16 = 6;
+const PEER_TX_BYTES: u16 = 8;
 
 /// How often an interrupted listing is asked for again.
 const ATTEMPTS: usize = 8;
@@ -94,11 +96,14 @@ fn decode(message: &[u8], live: &mut Live) {
     live.peers.extend(peers.filter_map(|(_, peer)| {
         let of = |kind| attr::each(peer).find(|(k, _)| *k == kind).map(|(_, value)| value);
         // A `struct __kernel_timespec`: 64 bits of seconds come first, on every machine.
-        let handshake = of(PEER_LAST_HANDSHAKE).and_then(|time| time.first_chunk());
-        Some(LivePeer {
+        let number = |kind| {
+            of(kind).and_then(|bytes| bytes.first_chunk()).map_or(0, |n| u64::from_ne_bytes(*n))
+        };
+        Some(Running {
             key: encode_key(of(PEER_PUBLIC_KEY)?)?,
             addr: sockaddr(of(PEER_ENDPOINT)?)?,
-            handshake: handshake.map_or(0, |seconds| u64::from_ne_bytes(*seconds)),
+            handshake: number(PEER_LAST_HANDSHAKE),
+            sent: number(PEER_TX_BYTES),
         })
     }));
 }
@@ -151,6 +156,7 @@ mod tests {
                 attr::bytes(out, PEER_ENDPOINT, endpoint);
                 let time = [1_700_000_000u64.to_ne_bytes(), 5u64.to_ne_bytes()].concat();
                 attr::bytes(out, PEER_LAST_HANDSHAKE, &time);
+                attr::bytes(out, PEER_TX_BYTES, &296u64.to_ne_bytes());
             }
         });
     }
@@ -193,10 +199,11 @@ mod tests {
         decode(&second, &mut live);
         assert_eq!((live.listen_port, live.mark), (51820, 0xca6c));
         let key = encode_key(&KEY).unwrap();
-        let endpoint = |text: &str| LivePeer {
+        let endpoint = |text: &str| Running {
             key: key.clone(),
             addr: text.parse().unwrap(),
             handshake: 1_700_000_000,
+            sent: 296,
         };
         assert_eq!(live.peers, [endpoint("192.0.2.1:51820"), endpoint("[2001:db8::1]:51820")]);
     }

@@ -60,7 +60,7 @@ pub struct Found {
     pub running: Option<Running>,
 }
 
-/// Where a WireGuard peer that runs is called, which nothing but a command changes.
+/// A WireGuard peer that runs. Nothing but a command, or its own packets, change where it is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
     /// Its public key in base64.
@@ -69,6 +69,8 @@ pub struct Running {
     pub addr: SocketAddr,
     /// When it last answered, in seconds since 1970; 0 for never.
     pub handshake: u64,
+    /// Bytes that were sent to it.
+    pub sent: u64,
 }
 
 /// Everything that is found below `root` and, for the devices in `links`, in the kernel; and what a

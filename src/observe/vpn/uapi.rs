@@ -12,7 +12,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::wireguard::{Live, LivePeer, encode_key};
+use super::Running;
+use super::wireguard::{Live, encode_key};
 
 /// How long the whole answer may take.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -98,14 +99,15 @@ fn parse(answer: &str) -> io::Result<Live> {
             "public_key" => peer = from_hex(value).and_then(|key| encode_key(&key)),
             "endpoint" => {
                 if let (Some(key), Some(addr)) = (peer.clone(), endpoint(value)) {
-                    live.peers.push(LivePeer { key, addr, handshake: 0 });
+                    live.peers.push(Running { key, addr, handshake: 0, sent: 0 });
                 }
             }
             // Behind the endpoint, as every program writes it.
-            "last_handshake_time_sec" => {
-                if let Some(last) = live.peers.last_mut().filter(|l| Some(&l.key) == peer.as_ref())
-                {
-                    last.handshake = value.parse().unwrap_or(0);
+            "last_handshake_time_sec" | "tx_bytes" => {
+                let value = value.parse().unwrap_or(0);
+                let last = live.peers.last_mut().filter(|l| Some(&l.key) == peer.as_ref());
+                if let Some(last) = last {
+                    *(if key == "tx_bytes" { &mut last.sent } else { &mut last.handshake }) = value;
                 }
             }
             "errno" if value == "0" => complete = true,
@@ -151,7 +153,7 @@ mod tests {
         listen_port=12912\nfwmark=51820\n\
         public_key=0707070707070707070707070707070707070707070707070707070707070707\n\
         preshared_key=0000000000000000000000000000000000000000000000000000000000000000\n\
-        protocol_version=1\nendpoint=[2001:db8::1]:51820\nlast_handshake_time_sec=1700000000\n\
+        protocol_version=1\nendpoint=[2001:db8::1]:51820\nlast_handshake_time_sec=1700000000\ntx_bytes=296\n\
         allowed_ip=0.0.0.0/0\n\
         public_key=0808080808080808080808080808080808080808080808080808080808080808\n\
         allowed_ip=10.0.0.0/8\nerrno=0\n\n";
@@ -171,7 +173,7 @@ mod tests {
         assert_eq!((live.listen_port, live.mark), (12912, 51820));
         let addr = "[2001:db8::1]:51820".parse().unwrap();
         let key = encode_key(&[7; 32]).unwrap();
-        assert_eq!(live.peers, [LivePeer { key, addr, handshake: 1_700_000_000 }]);
+        assert_eq!(live.peers, [Running { key, addr, handshake: 1_700_000_000, sent: 296 }]);
         assert!(parse("errno=5\n\n").is_err() && parse("listen_port=1\n\n").is_err());
         let scoped = endpoint("[fe80::1%eth0]:5").unwrap();
         assert_eq!(scoped, "[fe80::1]:5".parse().unwrap());

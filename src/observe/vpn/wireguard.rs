@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::SocketAddr;
 
 use super::{Finder, Found, NETWORK, ROOT, Running, files, genl, port, uapi, wg_quick};
 use crate::config::uci::{Package, Section};
@@ -27,18 +26,7 @@ pub struct Live {
     /// The mark of its packets; 0 for none.
     pub mark: u32,
     /// Each peer that has an address.
-    pub peers: Vec<LivePeer>,
-}
-
-/// A peer of a device that runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LivePeer {
-    /// Its public key in base64.
-    pub key: String,
-    /// Where its packets go now.
-    pub addr: SocketAddr,
-    /// When it last agreed on keys, in seconds since 1970; 0 for never.
-    pub handshake: u64,
+    pub peers: Vec<Running>,
 }
 
 /// A device that is configured.
@@ -119,12 +107,11 @@ fn join(finder: &mut Finder<'_>, configured: Configured, live: Option<(Live, Str
     };
     for peer in &peers {
         let live = live.iter().flat_map(|(live, _)| &live.peers).find(|l| l.key == peer.key);
-        let running =
-            live.map(|l| Running { key: l.key.clone(), addr: l.addr, handshake: l.handshake });
+        let running = live.cloned();
         add(&peer.key, peer.host.clone(), peer.port, peer.source.clone(), running);
     }
     let Some((live, source)) = live else { return };
-    for LivePeer { key, addr: endpoint, .. } in live.peers {
+    for Running { key, addr: endpoint, .. } in live.peers {
         // A server on the router itself, or an address that means nothing, needs no rule.
         let Some(host) = Host::parse(&endpoint.ip().to_canonical().to_string()) else { continue };
         let known = |p: &Peer| p.key == key && p.host == host && p.port == endpoint.port();
@@ -288,8 +275,8 @@ mod tests {
         crate::config::uci::parse(text.as_bytes()).unwrap()
     }
 
-    fn peer(key: &str, addr: &str) -> LivePeer {
-        LivePeer { key: key.to_owned(), addr: addr.parse().unwrap(), handshake: 7 }
+    fn peer(key: &str, addr: &str) -> Running {
+        Running { key: key.to_owned(), addr: addr.parse().unwrap(), handshake: 7, sent: 148 }
     }
 
     /// What is found with this configuration and with `wg0` running as given.
@@ -379,9 +366,7 @@ mod tests {
             ]
         );
         // Where the configured one is called now is known; the others are that themselves.
-        let running =
-            Running { key: KEY.to_owned(), addr: "192.0.2.7:51820".parse().unwrap(), handshake: 7 };
-        assert_eq!(warm[0].running, Some(running));
+        assert_eq!(warm[0].running, Some(peer(KEY, "192.0.2.7:51820")));
         assert!(warm.iter().skip(1).all(|f| f.running.is_none()));
     }
 
