@@ -12,6 +12,7 @@ use crate::control::{Control, Error, Outcome};
 use crate::explain::Asked;
 use crate::guard;
 use crate::hotplug;
+use crate::json;
 use crate::pause::{self, Target};
 use crate::rpcd;
 use crate::status::Posture;
@@ -327,13 +328,7 @@ fn names(targets: &[Target]) -> String {
 
 fn status(control: &Control, json: bool) -> Result<u8, Error> {
     let status = control.status()?;
-    let printed = if json {
-        let text = serde_json::to_string(&status)
-            .map_err(|e| Error::Failed(format!("cannot write JSON: {e}")))?;
-        print(&format!("{text}\n"))
-    } else {
-        print(&status.to_string())
-    };
+    let printed = if json { print_json(&status) } else { print(&status.to_string()) };
     Ok(match printed {
         0 if !status.errors.is_empty() => USAGE,
         0 => status.posture.exit_code(),
@@ -375,9 +370,7 @@ fn explain(control: &Control, request: &Request) -> Result<u8, Error> {
     if !request.json {
         return Ok(print(&answer.to_string()));
     }
-    let text = serde_json::to_string(&answer)
-        .map_err(|e| Error::Failed(format!("cannot write JSON: {e}")))?;
-    Ok(print(&format!("{text}\n")))
+    Ok(print_json(&answer))
 }
 
 fn show(control: &Control, backend: Option<&str>) -> Result<u8, Error> {
@@ -405,6 +398,10 @@ fn object(control: &Control, request: &Request) -> u8 {
         0 => code,
         failed => failed,
     }
+}
+
+fn print_json(what: &dyn json::Write) -> u8 {
+    print(&(json::of(what) + "\n"))
 }
 
 /// Prints to standard output; a reader that went away is a failure, not a panic.

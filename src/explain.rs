@@ -7,9 +7,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use serde::Serialize;
-
 use crate::conntrack::{Oracle, Question, Way};
+use crate::json;
 use crate::observe::{Link, SINK};
 use crate::policy::Policy;
 use crate::ruleset::eval::{Packet, Path, Trace, eval};
@@ -122,8 +121,7 @@ fn stays(addr: &IpAddr) -> bool {
 }
 
 /// What becomes of a packet, as far as the kill switch and the router's routing decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is let through.
     Passes,
@@ -134,8 +132,7 @@ pub enum Verdict {
 }
 
 /// What kind of place a device leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Into a tunnel.
     Tunnel,
@@ -150,8 +147,7 @@ pub enum Place {
 }
 
 /// What one layer says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Says {
     /// It lets the packet pass.
     Passes,
@@ -162,7 +158,7 @@ pub enum Says {
 }
 
 /// A layer and what it says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerSays {
     /// `netfilter` or `routing`.
     pub name: &'static str,
@@ -173,7 +169,7 @@ pub struct LayerSays {
 }
 
 /// A rule that the packet met.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The chain.
     pub chain: &'static str,
@@ -188,7 +184,7 @@ pub struct Step {
 }
 
 /// The answer. Every key is always there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// The decision.
     pub verdict: Verdict,
@@ -211,10 +207,8 @@ pub struct Explanation {
     /// Destination port.
     pub port: Option<u16>,
     /// The device it comes in by; empty for the router's own.
-    #[serde(rename = "in")]
     pub input: String,
     /// The device it leaves by, or would leave by if nobody refused it; empty when there is none.
-    #[serde(rename = "out")]
     pub output: String,
     /// What kind of place that leads to.
     pub place: Place,
@@ -226,6 +220,45 @@ pub struct Explanation {
     pub certain: bool,
     /// What else matters.
     pub notes: Vec<Notice>,
+}
+
+json::fields!(LayerSays: name, in_force, says);
+json::fields!(Step: chain, rule, guarantee, comment, verdict);
+json::fields!(Explanation: verdict, headline, rule, guarantee, reason, action, source, destination, protocol, port, input "in", output "out", place, layers, steps, certain, notes);
+
+impl json::Write for Verdict {
+    fn write(&self, out: &mut String) {
+        let word = match self {
+            Self::Passes => "passes",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+        };
+        word.write(out);
+    }
+}
+
+impl json::Write for Place {
+    fn write(&self, out: &mut String) {
+        let word = match self {
+            Self::Tunnel => "tunnel",
+            Self::Local => "local",
+            Self::Router => "router",
+            Self::Outside => "outside",
+            Self::Nowhere => "nowhere",
+        };
+        word.write(out);
+    }
+}
+
+impl json::Write for Says {
+    fn write(&self, out: &mut String) {
+        let word = match self {
+            Self::Passes => "passes",
+            Self::Refuses => "refuses",
+            Self::Nothing => "nothing",
+        };
+        word.write(out);
+    }
 }
 
 /// What is in force.

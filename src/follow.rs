@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::config::Host;
+use crate::json;
 use crate::observe::vpn::{Found, Running};
 use crate::observe::{Observed, netifd};
 use crate::policy::{Policy, current_addrs};
@@ -131,7 +132,7 @@ pub fn moved(policy: &Policy, observed: &Observed) -> Vec<Moved> {
 /// Which command did not do its work, for a person.
 pub fn call(root: &Path, peer: &Moved) -> Result<(), String> {
     if let Some(interface) = &peer.interface {
-        let message = serde_json::json!({ "interface": interface }).to_string();
+        let message = json::text(&[("interface", interface)]);
         // What `ifup` does. One that is down already is no reason not to bring it up.
         let asked = ["down", "up"].map(|what| {
             netifd::ubus(root, &["call", "network.interface", what, &message]).is_some()

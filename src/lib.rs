@@ -15,6 +15,7 @@ pub mod explain;
 pub mod follow;
 pub mod guard;
 pub mod hotplug;
+pub mod json;
 pub mod lock;
 pub mod log;
 pub mod names;

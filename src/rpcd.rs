@@ -6,11 +6,9 @@
 
 use std::io::{self, Read as _};
 
-use serde::Serialize;
-use serde_json::{Map, Value, json};
-
 use crate::control::{Control, Error, Outcome};
 use crate::explain::Asked;
+use crate::json::{self, Value};
 use crate::pause::{self, Target};
 use crate::status::Notice;
 
@@ -30,7 +28,7 @@ enum Type {
 struct Method {
     name: &'static str,
     arguments: &'static [(&'static str, Type)],
-    run: fn(&Control, &Arguments) -> Result<Value, Refusal>,
+    run: fn(&Control, &Arguments) -> Result<String, Refusal>,
 }
 
 const METHODS: [Method; 7] = [
@@ -58,12 +56,12 @@ const METHODS: [Method; 7] = [
 ];
 
 /// Arguments whose names and types are those of the method.
-struct Arguments(Map<String, Value>);
+struct Arguments(Value);
 
 impl Arguments {
     /// An empty text is none: a form in a browser sends what was left blank.
     fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.as_str().filter(|text| !text.is_empty())
+        self.0.get(name)?.text().filter(|text| !text.is_empty())
     }
 
     fn client(&self) -> Result<Option<Target>, Refusal> {
@@ -72,7 +70,6 @@ impl Arguments {
 }
 
 /// Why a call failed.
-#[derive(Serialize)]
 struct Refusal {
     /// `usage`, `config` or `failed`.
     code: &'static str,
@@ -81,6 +78,8 @@ struct Refusal {
     /// One error each, where there are several.
     lines: Vec<String>,
 }
+
+json::fields!(Refusal: code, message, lines);
 
 impl From<String> for Refusal {
     fn from(message: String) -> Self {
@@ -99,32 +98,39 @@ impl From<Error> for Refusal {
 }
 
 /// The methods and their arguments.
-pub fn list() -> Value {
-    let example = |kind: Type| match kind {
-        Type::Text => json!("string"),
-        Type::Boolean => json!(true),
-    };
-    let arguments = |method: &Method| -> Map<_, _> {
-        method.arguments.iter().map(|(name, kind)| ((*name).to_owned(), example(*kind))).collect()
-    };
-    METHODS.iter().map(|m| (m.name.to_owned(), Value::Object(arguments(m)))).collect()
+pub fn list() -> String {
+    let methods: Vec<_> = METHODS.iter().map(|m| (m.name, m as &dyn json::Write)).collect();
+    json::text(&methods)
+}
+
+impl json::Write for Method {
+    fn write(&self, out: &mut String) {
+        let example = |(name, kind): &(&'static str, Type)| -> json::Field<'static> {
+            match kind {
+                Type::Text => (name, &"string"),
+                Type::Boolean => (name, &true),
+            }
+        };
+        let arguments: Vec<_> = self.arguments.iter().map(example).collect();
+        json::object(&arguments, out);
+    }
 }
 
 /// Calls a method with the arguments on standard input. `Err` is an answer too, with one key `error`.
 ///
 /// # Errors
 /// What is wrong with the call, or why it failed.
-pub fn call(control: &Control, name: &str) -> Result<Value, Value> {
+pub fn call(control: &Control, name: &str) -> Result<String, String> {
     let mut input = Vec::new();
     let read = io::stdin().lock().take(INPUT_MAX + 1).read_to_end(&mut input);
     let result = match read {
         Ok(_) => answer(control, name, &input),
         Err(e) => Err(format!("the arguments cannot be read: {e}").into()),
     };
-    result.map_err(|refusal| json!({ "error": refusal }))
+    result.map_err(|refusal| json::text(&[("error", &refusal)]))
 }
 
-fn answer(control: &Control, name: &str, input: &[u8]) -> Result<Value, Refusal> {
+fn answer(control: &Control, name: &str, input: &[u8]) -> Result<String, Refusal> {
     let Some(method) = METHODS.iter().find(|m| m.name == name) else {
         let known = METHODS.map(|m| m.name).join(", ");
         return Err(format!("unknown method '{name}'; known are {known}").into());
@@ -137,16 +143,21 @@ fn arguments(method: &Method, input: &[u8]) -> Result<Arguments, Refusal> {
         return Err("the arguments are too long".to_owned().into());
     }
     if input.trim_ascii().is_empty() {
-        return Ok(Arguments(Map::new()));
+        return Ok(Arguments(Value::Object(Vec::new())));
     }
-    let mut given: Map<String, Value> = serde_json::from_slice(input)
-        .map_err(|e| format!("the arguments are not an object in JSON: {e}"))?;
-    given.remove(SESSION);
+    let mut given = match json::read(input) {
+        Ok(Value::Object(given)) => given,
+        Ok(_) => return Err("the arguments are not an object in JSON".to_owned().into()),
+        Err(at) => {
+            return Err(format!("the arguments are not an object in JSON: see byte {at}").into());
+        }
+    };
+    given.retain(|(name, _)| name != SESSION);
     for (name, value) in &given {
         let kind = method.arguments.iter().find(|(known, _)| known == name).map(|(_, kind)| *kind);
         let wanted = match kind {
-            Some(Type::Text) if value.is_string() => continue,
-            Some(Type::Boolean) if value.is_boolean() => continue,
+            Some(Type::Text) if value.text().is_some() => continue,
+            Some(Type::Boolean) if matches!(value, Value::Bool(_)) => continue,
             Some(Type::Text) => "a string",
             Some(Type::Boolean) => "a boolean",
             None => {
@@ -155,26 +166,26 @@ fn arguments(method: &Method, input: &[u8]) -> Result<Arguments, Refusal> {
         };
         return Err(format!("{}: '{name}' is to be {wanted}", method.name).into());
     }
-    Ok(Arguments(given))
+    Ok(Arguments(Value::Object(given)))
 }
 
-fn status(control: &Control, _: &Arguments) -> Result<Value, Refusal> {
-    to_value(control.status()?)
+fn status(control: &Control, _: &Arguments) -> Result<String, Refusal> {
+    Ok(json::of(&control.status()?))
 }
 
-fn check(control: &Control, _: &Arguments) -> Result<Value, Refusal> {
+fn check(control: &Control, _: &Arguments) -> Result<String, Refusal> {
     let status = control.status()?;
-    Ok(json!({
-        "posture": status.posture,
-        "headline": status.headline(),
-        "layers": status.layers,
-        "differences": status.differences,
-        "warnings": status.warnings,
-        "errors": status.errors,
-    }))
+    Ok(json::text(&[
+        ("posture", &status.posture),
+        ("headline", &status.headline()),
+        ("layers", &status.layers),
+        ("differences", &status.differences),
+        ("warnings", &status.warnings),
+        ("errors", &status.errors),
+    ]))
 }
 
-fn explain(control: &Control, given: &Arguments) -> Result<Value, Refusal> {
+fn explain(control: &Control, given: &Arguments) -> Result<String, Refusal> {
     let part = |name: &str| given.text(name).unwrap_or_default();
     let asked = Asked::new(
         part("source"),
@@ -183,11 +194,11 @@ fn explain(control: &Control, given: &Arguments) -> Result<Value, Refusal> {
         part("port"),
         given.text("device"),
     )?;
-    to_value(control.explain(&asked)?)
+    Ok(json::of(&control.explain(&asked)?))
 }
 
-fn enable(control: &Control, given: &Arguments) -> Result<Value, Refusal> {
-    let force = given.0.get("force").and_then(Value::as_bool).unwrap_or(false);
+fn enable(control: &Control, given: &Arguments) -> Result<String, Refusal> {
+    let force = given.0.get("force").is_some_and(Value::is_true);
     let Outcome { changes, unavailable, incomplete, warnings, kernel, .. } =
         control.enable(force)?;
     if let Some(kernel) = kernel {
@@ -195,42 +206,39 @@ fn enable(control: &Control, given: &Arguments) -> Result<Value, Refusal> {
     }
     let warnings: Vec<Notice> =
         warnings.into_iter().map(|w| Notice { code: w.code, message: w.message }).collect();
-    Ok(json!({
-        "changes": changes,
-        "unavailable": unavailable,
-        "incomplete": incomplete,
-        "warnings": warnings,
-    }))
+    Ok(json::text(&[
+        ("changes", &changes),
+        ("unavailable", &unavailable),
+        ("incomplete", &incomplete),
+        ("warnings", &warnings),
+    ]))
 }
 
-fn disable(control: &Control, _: &Arguments) -> Result<Value, Refusal> {
-    Ok(json!({ "was_on": control.disable()? }))
+fn disable(control: &Control, _: &Arguments) -> Result<String, Refusal> {
+    Ok(json::text(&[("was_on", &control.disable()?)]))
 }
 
-fn pause(control: &Control, given: &Arguments) -> Result<Value, Refusal> {
+fn pause(control: &Control, given: &Arguments) -> Result<String, Refusal> {
     let duration = given.text("duration");
     let duration = duration.ok_or("pause needs 'duration': 90s, 10m or 2h".to_owned())?;
     let time = pause::duration(duration)?;
     let open = control.pause(given.client()?, time)?;
-    Ok(json!({ "open": names(&open), "seconds": time.as_secs() }))
+    Ok(json::text(&[("open", &names(&open)), ("seconds", &time.as_secs())]))
 }
 
-fn resume(control: &Control, given: &Arguments) -> Result<Value, Refusal> {
+fn resume(control: &Control, given: &Arguments) -> Result<String, Refusal> {
     let (closed, open) = control.resume(given.client()?.as_ref())?;
-    Ok(json!({ "closed": names(&closed), "open": names(&open) }))
+    Ok(json::text(&[("closed", &names(&closed)), ("open", &names(&open))]))
 }
 
 fn names(targets: &[Target]) -> Vec<String> {
     targets.iter().map(Target::to_string).collect()
 }
 
-fn to_value(what: impl Serialize) -> Result<Value, Refusal> {
-    serde_json::to_value(what).map_err(|e| Error::Failed(format!("cannot write JSON: {e}")).into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn refused(method: &str, input: &str) -> String {
         let control = Control::new("/nonexistent");
@@ -258,7 +266,8 @@ mod tests {
     fn what_the_web_server_adds_is_no_argument() {
         let input = b"{\"ubus_rpc_session\":\"0123\",\"force\":true}";
         let enable = METHODS.iter().find(|m| m.name == "enable").unwrap();
-        assert!(arguments(enable, input).is_ok_and(|a| a.0.len() == 1));
+        let given = arguments(enable, input).ok().unwrap();
+        assert_eq!(given.0, Value::Object(vec![("force".to_owned(), Value::Bool(true))]));
     }
 
     #[test]
@@ -270,7 +279,7 @@ mod tests {
 
     #[test]
     fn the_list_has_an_example_of_each_argument() {
-        let list = list();
+        let list: serde_json::Value = serde_json::from_str(&list()).unwrap();
         assert_eq!(list["pause"], json!({ "duration": "string", "client": "string" }));
         assert_eq!(list["enable"], json!({ "force": true }));
         assert_eq!(list["status"], json!({}));

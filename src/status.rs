@@ -7,18 +7,16 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::backend::nft::read::{Counter, Element, address};
 use crate::config::Config;
+use crate::json;
 use crate::observe::{Link, Observed};
 use crate::policy::{Policy, Warning};
 use crate::ruleset::build::BLOCKED_TIMEOUT_SECS;
 use crate::types::DevicePattern;
 
 /// What a person wants to know first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posture {
     /// Switched off: nothing is protected.
     Disabled,
@@ -46,7 +44,7 @@ impl Posture {
 }
 
 /// Everything that `status` says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Version of this program.
     pub version: &'static str,
@@ -89,7 +87,7 @@ pub struct Status {
 }
 
 /// A layer of protection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     /// `netfilter` or `routing`.
     pub name: &'static str,
@@ -102,7 +100,7 @@ pub struct Layer {
 }
 
 /// A device of the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
     /// The device, or the pattern that no device fits; `ipsec` for IPsec without a device, which exists
     /// and is up while the kernel has keys for it.
@@ -120,7 +118,7 @@ pub struct Device {
 }
 
 /// A VPN server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointStatus {
     /// For people.
     pub name: String,
@@ -149,7 +147,7 @@ pub struct EndpointStatus {
 }
 
 /// A name server that is asked outside the tunnel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameServer {
     /// Its address.
     pub address: IpAddr,
@@ -158,7 +156,7 @@ pub struct NameServer {
 }
 
 /// An exemption.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExemptStatus {
     /// For people.
     pub name: String,
@@ -167,7 +165,7 @@ pub struct ExemptStatus {
 }
 
 /// Packets by what was decided about them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packets {
     /// Forwarded into a tunnel.
     pub through_tunnel: u64,
@@ -186,7 +184,7 @@ pub struct Packets {
 }
 
 /// A client that was refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocked {
     /// Its address.
     pub address: IpAddr,
@@ -197,7 +195,7 @@ pub struct Blocked {
 }
 
 /// A pause.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pause {
     /// A device or a client's address.
     pub what: String,
@@ -206,12 +204,36 @@ pub struct Pause {
 }
 
 /// A warning.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// Stable word for programs.
     pub code: &'static str,
     /// For people: what is the matter and what to do.
     pub message: String,
+}
+
+json::fields!(Status: version, posture, enabled, router, layers, tunnels, locals, uplinks, unclassified, endpoints, name_servers, time_servers, exempts, packets, blocked, pauses, differences, warnings, errors);
+json::fields!(Layer: name, installed, in_force, detail);
+json::fields!(Device: device, exists, up, addresses, shakes_hands, handshake_seconds_ago);
+json::fields!(EndpointStatus: name, source, host, resolved, problem, addresses, proto, port, source_port, mark, uid, packets);
+json::fields!(NameServer: address, device);
+json::fields!(ExemptStatus: name, packets);
+json::fields!(Packets: through_tunnel, to_local, exempt, refused_forward, refused_router, refused_dns, refused_inbound);
+json::fields!(Blocked: address, packets, seconds_ago);
+json::fields!(Pause: what, seconds_left);
+json::fields!(Notice: code, message);
+
+impl json::Write for Posture {
+    fn write(&self, out: &mut String) {
+        let word = match self {
+            Self::Disabled => "disabled",
+            Self::Protecting => "protecting",
+            Self::Blocking => "blocking",
+            Self::Paused => "paused",
+            Self::Degraded => "degraded",
+        };
+        word.write(out);
+    }
 }
 
 /// What of one layer was read from the kernel.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use vpn_killswitch::backend::nft::read::Element;
 use vpn_killswitch::config::{self, Config, Host, RouterMode};
+use vpn_killswitch::json;
 use vpn_killswitch::observe::{Link, Observed, TimeSources};
 use vpn_killswitch::policy::{self, Policy, Warning};
 use vpn_killswitch::ruleset::{self, Ruleset};
@@ -225,7 +226,7 @@ fn the_manual_page_has_every_key_of_the_status_and_every_warning() {
     let status =
         status::build(Some(&config), Some(&policy), &observed, &warnings, Vec::new(), &kernel);
     let mut keys = BTreeSet::new();
-    collect(&serde_json::to_value(&status).unwrap(), &mut keys);
+    collect(&serde_json::from_str(&json::of(&status)).unwrap(), &mut keys);
     assert!(keys.contains("seconds_left") && keys.contains("refused_dns"));
 
     let lines = manual(".Sh", "STATUS");

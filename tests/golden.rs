@@ -12,9 +12,11 @@ use lab::Res;
 use lab::ns::Ns;
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use vpn_killswitch::backend::nft::{Change, Nft, text};
 use vpn_killswitch::config::{self, Config};
+use vpn_killswitch::json;
 use vpn_killswitch::observe::{Link, Observed};
 use vpn_killswitch::policy;
 use vpn_killswitch::ruleset::build::{BLOCKED, PAUSED, PAUSED_DEVICES};
@@ -95,8 +97,35 @@ fn run(dir: &Path) -> Res<Expected> {
             return Err(format!("text and netlink: {}", differences.join("\n")).into());
         }
     }
-    let status = serde_json::to_string_pretty(&status)? + "\n";
+    let status = pretty(&json::of(&status));
     Ok(Expected::from([("table.nft", table), ("status.json", status)]))
+}
+
+/// The same JSON, a key a line; its order is the program's.
+fn pretty(json: &str) -> String {
+    let (mut out, mut depth, mut quoted, mut escaped) = (String::new(), 0_usize, false, false);
+    let mut before = ' ';
+    for c in json.chars() {
+        if !quoted && matches!(c, '}' | ']') {
+            depth -= 1;
+        }
+        // Nothing stands between the brackets of what is empty.
+        let opened = !quoted && matches!(before, '{' | '[' | ',') && !matches!(c, '}' | ']');
+        if opened || !quoted && matches!(c, '}' | ']') && !matches!(before, '{' | '[') {
+            out.push('\n');
+            out.push_str(&"  ".repeat(depth));
+        }
+        out.push(c);
+        match c {
+            '"' if !escaped => quoted = !quoted,
+            ':' if !quoted => out.push(' '),
+            '{' | '[' if !quoted => depth += 1,
+            _ => {}
+        }
+        escaped = quoted && c == '\\' && !escaped;
+        before = if quoted { ' ' } else { c };
+    }
+    out + "\n"
 }
 
 fn wrong(lines: impl Iterator<Item = String>) -> Expected {
@@ -106,8 +135,16 @@ fn wrong(lines: impl Iterator<Item = String>) -> Expected {
 /// What `observed.json` holds.
 #[derive(serde::Deserialize)]
 struct Stated {
-    links: Vec<Link>,
+    links: Vec<StatedLink>,
     uplinks: Vec<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct StatedLink {
+    name: String,
+    up: bool,
+    addrs: Vec<IpAddr>,
+    kind: String,
 }
 
 /// The kernel's part from `observed.json`, the files' part from the files. The namespace is empty, so
@@ -115,7 +152,10 @@ struct Stated {
 fn observe(dir: &Path, config: &Config, ns: &Ns) -> Res<Observed> {
     let stated: Stated = serde_json::from_slice(&fs::read(dir.join("observed.json"))?)?;
     let from_files = ns.enter(|| Observed::gather(dir, config, true))??;
-    Ok(Observed { links: stated.links, uplinks: stated.uplinks, ..from_files })
+    let link =
+        |StatedLink { name, up, addrs, kind }| Link { name, up, addrs, kind, ..Link::default() };
+    let links = stated.links.into_iter().map(link).collect();
+    Ok(Observed { links, uplinks: stated.uplinks, ..from_files })
 }
 
 /// Installs the rules, if any, and reads back what the kernel then has.

@@ -17,29 +17,22 @@ use crate::config::{Config, Host};
 use crate::names::{self, Known};
 use netifd::Interface;
 
-use serde::{Deserialize, Serialize};
-
 /// A network device.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// The kernel's name for it.
     pub name: String,
     /// The kernel's number for it; another one when it is created again.
-    #[serde(default)]
     pub index: u32,
     /// Its interface group (`ip link set … group`).
-    #[serde(default)]
     pub group: u32,
     /// What the kernel calls its kind (`wireguard`, `bridge`, …); empty for hardware.
-    #[serde(default)]
     pub kind: String,
     /// Whether it is part of another device: a bridge's port, which has no network of its own.
-    #[serde(default)]
     pub port: bool,
     /// Whether it is switched on and can carry packets (`IFF_UP` and `IFF_LOWER_UP`).
     pub up: bool,
     /// The router's addresses on it.
-    #[serde(default)]
     pub addrs: Vec<IpAddr>,
 }
 
@@ -50,7 +43,7 @@ pub const SINK: &str = "vks-refused";
 pub const SINK_TABLE: u32 = 0x766b;
 
 /// What there is of the sink.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sink {
     /// Its number; 0 when it does not exist.
     pub index: u32,
@@ -61,7 +54,6 @@ pub struct Sink {
     /// Likewise for IPv6.
     pub route6: bool,
     /// Whether its table has other routes as well.
-    #[serde(default)]
     pub foreign: bool,
 }
 

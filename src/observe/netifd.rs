@@ -8,11 +8,10 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::slice;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
+use crate::json::{self, Value};
 use crate::netlink::wait;
 
 /// The client, below the root directory.
@@ -23,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ANSWER_MAX: u64 = 1 << 20;
 
 /// An interface of netifd.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
     /// Its name.
     pub name: String,
@@ -32,10 +31,8 @@ pub struct Interface {
     /// The kernel's device that carries its addresses; empty while there is none.
     pub device: String,
     /// Name servers that it brought, in their order.
-    #[serde(default)]
     pub dns: Vec<IpAddr>,
     /// Time servers that DHCP gave on it.
-    #[serde(default)]
     pub time: Vec<IpAddr>,
 }
 
@@ -90,14 +87,14 @@ fn read_in_time(mut from: impl Read + AsFd) -> Option<Vec<u8>> {
 }
 
 fn parse(answer: &[u8]) -> Vec<Interface> {
-    let Ok(answer) = serde_json::from_slice::<Value>(answer) else { return Vec::new() };
-    let Some(list) = answer.get("interface").and_then(Value::as_array) else { return Vec::new() };
+    let Ok(answer) = json::read(answer) else { return Vec::new() };
+    let Some(Value::List(list)) = answer.get("interface") else { return Vec::new() };
     let text =
-        |of: &Value, key: &str| of.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        |of: &Value, key: &str| of.get(key).and_then(Value::text).unwrap_or_default().to_owned();
     list.iter()
         .map(|entry| Interface {
             name: text(entry, "interface"),
-            up: entry.get("up").and_then(Value::as_bool).unwrap_or(false),
+            up: entry.get("up").is_some_and(Value::is_true),
             device: text(entry, "l3_device"),
             dns: addresses(entry.get("dns-server")),
             time: addresses(entry.get("data").and_then(|d| d.get("ntpserver"))),
@@ -106,16 +103,14 @@ fn parse(answer: &[u8]) -> Vec<Interface> {
         .collect()
 }
 
-/// The addresses of a list, or of a string of words.
+/// Those in a list, or in words.
 fn addresses(value: Option<&Value>) -> Vec<IpAddr> {
-    let words = |v: &Value| -> Vec<IpAddr> {
-        v.as_str().unwrap_or_default().split_whitespace().filter_map(|w| w.parse().ok()).collect()
+    let items = match value {
+        Some(Value::List(items)) => items.as_slice(),
+        other => other.map(slice::from_ref).unwrap_or_default(),
     };
-    match value {
-        Some(Value::Array(items)) => items.iter().flat_map(words).collect(),
-        Some(other) => words(other),
-        None => Vec::new(),
-    }
+    let words = items.iter().filter_map(Value::text).flat_map(str::split_whitespace);
+    words.filter_map(|word| word.parse().ok()).collect()
 }
 
 #[cfg(test)]
