@@ -6,7 +6,6 @@
 //! ([`call`]). Never touches a peer that answers or that nobody uses, and never goes by a name for which
 //! no address is known now.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -17,6 +16,7 @@ use crate::json;
 use crate::observe::vpn::{Found, Running};
 use crate::observe::{Observed, netifd};
 use crate::policy::{Policy, current_addrs};
+use crate::types::Sorted;
 
 /// A peer without a handshake for so long has no keys any more (WireGuard's `REJECT_AFTER_TIME`).
 const SILENT_SECS: u64 = 180;
@@ -55,9 +55,9 @@ pub struct Moved {
 #[derive(Clone, Debug, Default)]
 pub struct Follower {
     /// When a peer was called elsewhere, by device and key.
-    called: BTreeMap<(String, String), Instant>,
+    called: Sorted<(String, String), Instant>,
     /// What had been sent to a peer when it was first seen silent.
-    sent: BTreeMap<(String, String), u64>,
+    sent: Sorted<(String, String), u64>,
 }
 
 impl Follower {
@@ -74,7 +74,8 @@ impl Follower {
         for peer in moved {
             // A server may answer from another address than it has in DNS. While nobody uses the tunnel
             // that looks the same as one that is gone; but then nothing is sent.
-            let first = *self.sent.entry(name(peer)).or_insert(peer.sent);
+            let first = self.sent.get(&name(peer)).copied().unwrap_or(peer.sent);
+            self.sent.insert(name(peer), first);
             if peer.wait > 0 {
                 self.sent.remove(&name(peer));
                 again.push(Duration::from_secs(peer.wait));

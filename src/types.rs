@@ -2,8 +2,12 @@
 //!
 //! Responsible for parsing and printing them; knows nothing of files, rules or the kernel.
 
+mod sorted;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub use sorted::Sorted;
 
 /// Longest name of a network device, without the final NUL (`IFNAMSIZ` − 1, `linux/if.h`).
 pub const DEVICE_NAME_MAX: usize = 15;

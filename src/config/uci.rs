@@ -22,7 +22,7 @@ mod lexer;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use crate::types::Sorted;
 use std::fmt;
 
 pub(crate) use lexer::{Keyword, Lexer, Statement};
@@ -151,12 +151,12 @@ struct Builder {
     /// An option without a name has moved to the end of its section.
     sections: Vec<Section>,
     /// Named sections.
-    names: HashMap<String, usize>,
-    merged: HashSet<usize>,
+    names: Sorted<String, usize>,
+    merged: Vec<usize>,
     current: Option<usize>,
     /// Options of the current section. A section is current at most twice, so that finding its
     /// options again stays in proportion to the text.
-    index: HashMap<String, usize>,
+    index: Sorted<String, usize>,
 }
 
 impl Builder {
@@ -199,11 +199,12 @@ impl Builder {
                 )));
             }
             // libuci loses its current section when it merges a second time.
-            self.current = if self.merged.insert(at) { Some(at) } else { None };
+            self.current = if self.merged.contains(&at) { None } else { Some(at) };
+            self.merged.extend(self.current);
             let options = section.options.iter().enumerate();
             self.index = match self.current {
                 Some(_) => options.map(|(at, option)| (option.name.clone(), at)).collect(),
-                None => HashMap::new(),
+                None => Sorted::default(),
             };
             return Ok(());
         }
@@ -221,7 +222,7 @@ impl Builder {
             blank: Vec::new(),
         });
         self.current = Some(at);
-        self.index = HashMap::new();
+        self.index = Sorted::default();
         Ok(())
     }
 
@@ -253,20 +254,20 @@ impl Section {
         statement: &Statement,
         line: u32,
         value: Value,
-        index: &mut HashMap<String, usize>,
+        index: &mut Sorted<String, usize>,
     ) {
         let name = statement.first.clone();
         index.insert(name.clone(), self.options.len());
         self.options.push(Opt { name, line, value });
     }
 
-    fn set(&mut self, statement: &Statement, index: &mut HashMap<String, usize>) {
+    fn set(&mut self, statement: &Statement, index: &mut Sorted<String, usize>) {
         let (name, bytes) = (&statement.first, &statement.second.bytes);
         if bytes.is_empty() {
             self.blank.push(Blank { name: name.clone(), line: statement.line });
             return;
         }
-        if let Some(option) = index.get(name).and_then(|&at| self.options.get_mut(at)) {
+        if let Some(option) = index.get(name.as_str()).and_then(|&at| self.options.get_mut(at)) {
             if matches!(&option.value, Value::One(same) if same == bytes) {
                 return;
             }
@@ -275,9 +276,9 @@ impl Section {
         self.push(statement, statement.line, Value::One(bytes.clone()), index);
     }
 
-    fn append(&mut self, statement: &Statement, index: &mut HashMap<String, usize>) {
+    fn append(&mut self, statement: &Statement, index: &mut Sorted<String, usize>) {
         let item = Item { bytes: statement.second.bytes.clone(), line: statement.line };
-        let option = index.get(&statement.first).and_then(|&at| self.options.get_mut(at));
+        let option = index.get(statement.first.as_str()).and_then(|&at| self.options.get_mut(at));
         let (line, items) = match option {
             Some(option) => match &mut option.value {
                 Value::List(items) => {

@@ -1,7 +1,6 @@
 //! Lists and deletes entries of connection tracking (ctnetlink), and asks for routes and neighbours
 //! (rtnetlink) what the decision needs.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 
@@ -13,7 +12,7 @@ use crate::netlink::{Request, Socket, again};
 use crate::observe::{Link, SINK, Sink};
 use crate::policy::Policy;
 use crate::ruleset::Ruleset;
-use crate::types::Mac;
+use crate::types::{Mac, Sorted};
 
 /// How many connections this network namespace has.
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
@@ -192,7 +191,7 @@ fn deletion(reply: &[u8]) -> Option<Request> {
 /// What the kernel said.
 pub fn way_to(dest: IpAddr, links: &[Link]) -> io::Result<Way> {
     let socket = Socket::open(ROUTE)?;
-    let (ways, macs) = (HashMap::new(), HashMap::new());
+    let (ways, macs) = (Sorted::default(), Sorted::default());
     let mut kernel = Kernel { socket, links, sink: 0, ways, macs };
     Ok(kernel.ask(&Question { dest, source: None, from: 0, mark: 0 }))
 }
@@ -203,8 +202,8 @@ pub struct Kernel<'a> {
     links: &'a [Link],
     /// The index of the device for refused packets.
     sink: u32,
-    ways: HashMap<Question, Way>,
-    macs: HashMap<IpAddr, Mac>,
+    ways: Sorted<Question, Way>,
+    macs: Sorted<IpAddr, Mac>,
 }
 
 impl<'a> Kernel<'a> {
@@ -215,19 +214,21 @@ impl<'a> Kernel<'a> {
     /// What the kernel said.
     pub fn open(policy: &Policy, links: &'a [Link], sink: Sink) -> io::Result<Self> {
         let mut socket = Socket::open(ROUTE)?;
-        let mut macs = HashMap::new();
+        let mut macs = Sorted::default();
         if policy.exempts.iter().any(|e| !e.src_mac.is_empty()) {
             let list = Request::list(GETNEIGH, vec![0; NDMSG]);
             again(|| {
                 socket.request(&list, |reply| {
                     let attrs = reply.get(NDMSG..).unwrap_or_default();
                     let mac = find_attr(attrs, NDA_LLADDR).and_then(|m| m.try_into().ok());
-                    macs.extend(addr(attrs, NDA_DST).zip(mac.map(Mac)));
+                    if let (Some(addr), Some(mac)) = (addr(attrs, NDA_DST), mac) {
+                        macs.insert(addr, Mac(mac));
+                    }
                     Ok(())
                 })
             })?;
         }
-        Ok(Self { socket, links, sink: sink.index, ways: HashMap::new(), macs })
+        Ok(Self { socket, links, sink: sink.index, ways: Sorted::default(), macs })
     }
 
     fn ask(&mut self, question: &Question) -> Way {

@@ -52,7 +52,7 @@ pub struct Entry {
 }
 
 /// A question to the kernel's routing.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Question {
     /// Where to.
     pub dest: IpAddr,

@@ -62,7 +62,7 @@ proptest! {
     }
 
     #[test]
-    fn so_is_anything_else(text in "[][{}:,\"\\\\ud8c0-9.eE+tn -]{0,12}") {
+    fn so_is_anything_else(text in "[\\[\\]{}:,\"\\\\ud8c0-9.E+tn -]{0,12}") {
         // A number so large has no place there; here nobody keeps it.
         prop_assume!(!text.to_lowercase().contains('e'));
         prop_assert_eq!(read(text.as_bytes()).is_ok(), accepted(text.as_bytes()), "{}", text);

@@ -9,7 +9,6 @@
 pub mod ask;
 pub mod publish;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -19,6 +18,7 @@ use std::time::Duration;
 
 use crate::config::edit::write_atomic;
 use crate::resolve::Answer;
+use crate::types::Sorted;
 
 /// Where it is kept, below the root directory: in memory, so that a reboot forgets it.
 const PATH: &str = "var/run/vpn-killswitch/names";
@@ -67,7 +67,7 @@ struct Entry {
 
 /// What is known about all names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known(BTreeMap<String, Entry>);
+pub struct Known(Sorted<String, Entry>);
 
 impl Known {
     /// What was saved below `root`. What cannot be read is not known.
@@ -94,7 +94,7 @@ impl Known {
 
     fn text(&self) -> String {
         let mut out = String::new();
-        for (name, entry) in &self.0 {
+        for (name, entry) in self.0.iter() {
             let Entry { answered, due, failures, problem, .. } = entry;
             let _ = writeln!(out, "name {name} {answered} {due} {failures}");
             for (addr, seen) in &entry.addrs {
@@ -122,12 +122,13 @@ impl Known {
                 let due = if due > now + REFRESH_MAX.as_secs() { now } else { due };
                 let failures = u32::try_from(time()).unwrap_or(0);
                 let entry = Entry { answered, due, failures, ..Entry::default() };
-                let place = out.0.entry(name).or_default();
-                *place = entry;
-                current = Some(place);
+                out.0.insert(name.clone(), entry);
+                current = Some(name);
                 continue;
             }
-            let Some(entry) = current.as_mut() else { continue };
+            let Some(entry) = current.as_deref().and_then(|name| out.0.get_mut(name)) else {
+                continue;
+            };
             match word {
                 "addr" => {
                     let addr = words.next().and_then(|w| w.parse().ok());
@@ -164,14 +165,15 @@ impl Known {
     /// Those of `names` that are to be asked now; with `again`, also those that wait since a failure.
     pub fn due(&self, names: &[String], now: u64, again: bool) -> Vec<String> {
         let is_due = |name: &&String| {
-            self.0.get(*name).is_none_or(|e| e.due <= now || again && e.failures > 0)
+            self.0.get(name.as_str()).is_none_or(|e| e.due <= now || again && e.failures > 0)
         };
         names.iter().filter(is_due).cloned().collect()
     }
 
     /// Seconds until one of `names` is to be asked; `None` without names.
     pub fn next(&self, names: &[String], now: u64) -> Option<u64> {
-        let left = |name: &String| self.0.get(name).map_or(0, |e| e.due.saturating_sub(now));
+        let left =
+            |name: &String| self.0.get(name.as_str()).map_or(0, |e| e.due.saturating_sub(now));
         names.iter().map(left).min()
     }
 
@@ -179,7 +181,7 @@ impl Known {
     pub fn take(&mut self, answers: &[Answer], now: u64) -> bool {
         let before: Vec<_> = answers.iter().map(|a| self.shown(&a.name)).collect();
         for answer in answers {
-            let entry = self.0.entry(answer.name.clone()).or_default();
+            let mut entry = self.0.remove(answer.name.as_str()).unwrap_or_default();
             match &answer.result {
                 Ok(found) => {
                     let wait = found.ttl.clamp(REFRESH_MIN, REFRESH_MAX).as_secs();
@@ -199,6 +201,7 @@ impl Known {
                     entry.problem = problem.lines().next().unwrap_or_default().to_owned();
                 }
             }
+            self.0.insert(answer.name.clone(), entry);
         }
         let after: Vec<_> = answers.iter().map(|a| self.shown(&a.name)).collect();
         before != after

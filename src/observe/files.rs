@@ -1,7 +1,6 @@
 //! What the system's own files say: netifd interfaces and firewall zones, host names, users, time
 //! servers. A file that is missing or unreadable says nothing: then less is open.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -12,6 +11,7 @@ use super::netifd::Interface;
 use super::vpn;
 use crate::config::Host;
 use crate::config::uci::{self, Package, Section, Value};
+use crate::types::Sorted;
 
 /// Files longer than this are not read; a list of blocked names may have megabytes.
 const FILE_MAX: u64 = 4 << 20;
@@ -23,7 +23,7 @@ pub fn interfaces<'a>(
     root: &Path,
     netifd: &[Interface],
     names: impl Iterator<Item = &'a String>,
-) -> BTreeMap<String, Vec<String>> {
+) -> Sorted<String, Vec<String>> {
     let network = Network { root, netifd, file: package(root, "etc/config/network") };
     let firewall = package(root, "etc/config/firewall");
     names
@@ -104,8 +104,8 @@ fn zone_devices(firewall: &Package, network: &Network<'_>, name: &str) -> Vec<St
 pub fn hosts<'a>(
     root: &Path,
     wanted: impl Iterator<Item = &'a String>,
-) -> BTreeMap<String, Vec<IpAddr>> {
-    let mut out: BTreeMap<String, Vec<IpAddr>> =
+) -> Sorted<String, Vec<IpAddr>> {
+    let mut out: Sorted<String, Vec<IpAddr>> =
         wanted.map(|name| (name.clone(), Vec::new())).collect();
     if out.is_empty() {
         return out;
@@ -117,12 +117,21 @@ pub fn hosts<'a>(
             continue;
         }
         for name in words {
-            if let Some(addrs) = out.get_mut(&name.to_ascii_lowercase()) {
+            if let Some(addrs) = out.get_mut(name.to_ascii_lowercase().as_str()) {
                 addrs.push(addr);
             }
         }
     }
     out
+}
+
+/// What a folder has with this end of its name, in order and without the end.
+pub(super) fn names_of(folder: &Path, end: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let name = |e: fs::DirEntry| e.file_name().to_str()?.strip_suffix(end).map(str::to_owned);
+    let mut names: Vec<String> = entries.filter_map(name).collect();
+    names.sort();
+    names
 }
 
 /// Whether there is a service of ours that nothing starts at boot.
@@ -147,10 +156,10 @@ pub fn offload(root: &Path) -> bool {
 }
 
 /// Numbers of the wanted users in `/etc/passwd`.
-pub fn users<'a>(root: &Path, wanted: impl Iterator<Item = &'a String>) -> BTreeMap<String, u32> {
+pub fn users<'a>(root: &Path, wanted: impl Iterator<Item = &'a String>) -> Sorted<String, u32> {
     let wanted: Vec<&String> = wanted.collect();
     if wanted.is_empty() {
-        return BTreeMap::new();
+        return Sorted::default();
     }
     text(root, "etc/passwd")
         .lines()

@@ -1,6 +1,5 @@
 //! Links, addresses and default routes, as the kernel tells them (rtnetlink).
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
@@ -74,7 +73,7 @@ pub fn ipsec_keys() -> io::Result<bool> {
 
 fn read(socket: &mut Socket) -> Result<Seen, Refusal> {
     let mut sink = Sink::default();
-    let mut links: BTreeMap<u32, Link> = BTreeMap::new();
+    let mut links: Vec<Link> = Vec::new();
     // All three requests are a header of zeros: everything, of both families.
     let list = |kind, header| Request::list(kind, vec![0; header]);
     socket.request(&list(libc::RTM_GETLINK, Ifinfomsg::len()), |reply| {
@@ -101,7 +100,7 @@ fn read(socket: &mut Socket) -> Result<Seen, Refusal> {
             }
             let port = find_attr(attrs, IFLA_MASTER).is_some();
             let link = Link { name: text(name), index, group, kind, port, up, addrs: Vec::new() };
-            links.insert(index, link);
+            links.push(link);
         }
         Ok(())
     })?;
@@ -118,7 +117,8 @@ fn read(socket: &mut Socket) -> Result<Seen, Refusal> {
         }
         // On a point-to-point link "address" is the other side's; IPv6 has no "local".
         let own: Option<IpAddr> = local.or(address);
-        if let (Some(link), Some(own)) = (links.get_mut(&header.ifa_index), own) {
+        let link = links.iter_mut().find(|l| l.index == header.ifa_index);
+        if let (Some(link), Some(own)) = (link, own) {
             link.addrs.push(own);
         }
         Ok(())
@@ -161,13 +161,11 @@ fn read(socket: &mut Socket) -> Result<Seen, Refusal> {
         Ok(())
     })?;
 
-    let name = |index: &u32| links.get(index).map(|l| l.name.clone());
+    let name = |index: &u32| links.iter().find(|l| l.index == *index).map(|l| l.name.clone());
     let multipath = several.iter().map(|of| of.iter().filter_map(name).collect()).collect();
-    let mut names: Vec<String> =
-        uplinks.iter().filter_map(|i| links.get(i)).map(|l| l.name.clone()).collect();
+    let mut names: Vec<String> = uplinks.iter().filter_map(name).collect();
     names.sort();
     names.dedup();
-    let mut links: Vec<Link> = links.into_values().collect();
     links.iter_mut().for_each(|l| l.addrs.sort());
     links.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Seen { links, uplinks: names, multipath, sink })

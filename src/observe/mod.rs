@@ -7,7 +7,6 @@ mod kernel;
 pub mod netifd;
 pub mod vpn;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -15,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, Host};
 use crate::names::{self, Known};
+use crate::types::Sorted;
 use netifd::Interface;
 
 /// A network device.
@@ -69,7 +69,7 @@ pub struct Observed {
     /// The device for refused packets.
     pub sink: Sink,
     /// Devices of netifd interfaces and of firewall zones, by name.
-    pub interfaces: BTreeMap<String, Vec<String>>,
+    pub interfaces: Sorted<String, Vec<String>>,
     /// netifd's interfaces, where it was asked and answered.
     pub netifd: Vec<Interface>,
     /// Name servers of `/etc/resolv.conf` on other hosts, where there is no netifd.
@@ -79,7 +79,7 @@ pub struct Observed {
     /// What of these could not be made sense of, for a person.
     pub vpn_problems: Vec<String>,
     /// Addresses of names that are known without asking anyone (`/etc/hosts`).
-    pub hosts: BTreeMap<String, Vec<IpAddr>>,
+    pub hosts: Sorted<String, Vec<IpAddr>>,
     /// What was asked before, for names that are not in [`Self::hosts`].
     pub known: Known,
     /// Where time comes from.
@@ -95,7 +95,7 @@ pub struct Observed {
     /// Whether it shows a time before this program was written.
     pub clock_is_early: bool,
     /// User numbers by name (`/etc/passwd`).
-    pub users: BTreeMap<String, u32>,
+    pub users: Sorted<String, u32>,
 }
 
 /// The time servers of `/etc/config/system`.

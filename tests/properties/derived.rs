@@ -1,6 +1,6 @@
 //! The same from one step earlier: random configurations and observations, through `derive`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use proptest::collection::vec;
@@ -11,7 +11,7 @@ use vpn_killswitch::config::{self, Config, EndpointConfig, Host, RouterMode};
 use vpn_killswitch::observe::{Link, Observed, TimeSources};
 use vpn_killswitch::policy::{Policy, derive};
 use vpn_killswitch::ruleset::build;
-use vpn_killswitch::types::DevicePattern;
+use vpn_killswitch::types::{DevicePattern, Sorted};
 
 use crate::oracle::passes;
 use crate::world::{self, DEVICES, Traffic, any_addr, patterns, traffic};
@@ -100,12 +100,12 @@ fn observed() -> impl Strategy<Value = Observed> {
                 .into_iter()
                 .map(|(name, of)| (name.to_owned(), of.iter().map(|d| (*d).to_owned()).collect()))
                 .collect(),
-            hosts: BTreeMap::from([(NAMES[0].to_owned(), vpn_addrs)]),
+            hosts: Sorted::from_iter([(NAMES[0].to_owned(), vpn_addrs)]),
             time: TimeSources {
                 servers: time_servers.into_iter().map(Host::Addr).collect(),
                 from_dhcp: false,
             },
-            users: BTreeMap::from([("openvpn".to_owned(), world::USER)]),
+            users: Sorted::from_iter([("openvpn".to_owned(), world::USER)]),
             ..Observed::default()
         })
 }

@@ -1,7 +1,6 @@
 //! OpenVPN: which configurations there are (the init script's `/etc/config/openvpn`, netifd's protocol
 //! `openvpn`, files that a distribution starts), and what their packets can be told by.
 
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::ovpn::Reading;
@@ -124,12 +123,8 @@ fn init_script(finder: &mut Finder<'_>, section: &Section, taken: &mut Vec<PathB
 }
 
 fn started_by_name(finder: &mut Finder<'_>, directory: &str, taken: &[PathBuf]) {
-    let entries = fs::read_dir(finder.root.join(directory)).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.filter_map(|e| e.file_name().into_string().ok()).collect();
-    names.retain(|name| name.ends_with(".conf"));
-    names.sort();
-    for file in names {
-        let path = format!("/{directory}/{file}");
+    for name in files::names_of(&finder.root.join(directory), ".conf") {
+        let path = format!("/{directory}/{name}.conf");
         if below(None, &path).is_none_or(|path| taken.contains(&path)) {
             continue;
         }
@@ -138,7 +133,7 @@ fn started_by_name(finder: &mut Finder<'_>, directory: &str, taken: &[PathBuf]) 
         let open = |file: &str| open(&root, Some(&from), file);
         let mut reading = Reading::new(&open);
         reading.file(&path, &path);
-        list(finder, reading, file.trim_end_matches(".conf"), None);
+        list(finder, reading, name.trim_end_matches(".conf"), None);
     }
 }
 

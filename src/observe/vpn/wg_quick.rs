@@ -1,7 +1,5 @@
 //! `/etc/wireguard/*.conf`, as wg-quick and wg read them: what a tunnel will use before it runs.
 
-use std::fs;
-
 use super::wireguard::{Configured, Peer, label, read_mark};
 use super::{Finder, authority, files, port};
 
@@ -11,13 +9,11 @@ const FILES_MAX: usize = 64;
 
 /// The devices that there are files for.
 pub(super) fn configured(finder: &mut Finder<'_>) -> Vec<Configured> {
-    let entries = fs::read_dir(finder.root.join(DIRECTORY)).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .filter_map(|e| e.file_name().to_str()?.strip_suffix(".conf").map(str::to_owned))
-        .collect();
-    names.sort();
+    let names = files::names_of(&finder.root.join(DIRECTORY), ".conf");
     // Those that run first.
-    names.sort_by_key(|name| !finder.links.iter().any(|l| l.name == *name));
+    let runs = |name: &String| finder.links.iter().any(|l| l.name == *name);
+    let (mut names, others): (Vec<_>, Vec<_>) = names.into_iter().partition(runs);
+    names.extend(others);
     if names.len() > FILES_MAX {
         finder.problem(&format!(
             "/{DIRECTORY}: {} files; only {FILES_MAX} are read, those of running tunnels first",

@@ -4,14 +4,11 @@
 //! The configuration has the server's name. What runs has the port and the mark that tell the tunnel's
 //! packets from all others, and the address that is really used.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-
 use super::{Finder, Found, NETWORK, ROOT, Running, files, genl, port, uapi, wg_quick};
 use crate::config::uci::{Package, Section};
 use crate::config::{Host, number};
 use crate::netlink::Socket;
-use crate::types::{DevicePattern, Proto};
+use crate::types::{DevicePattern, Proto, Sorted};
 
 /// The port where a peer has none (wireguard.sh).
 const DEFAULT_PORT: u16 = 51820;
@@ -66,7 +63,7 @@ pub(super) fn find(finder: &mut Finder<'_>, network: &Package) {
     }
     let mut live = running(finder);
     for interface in configured {
-        let of_device = live.remove(&interface.name);
+        let of_device = live.remove(interface.name.as_str());
         join(finder, interface, of_device);
     }
     for (name, (live, source)) in live {
@@ -181,8 +178,8 @@ fn peer(finder: &mut Finder<'_>, section: &Section, device: &str) -> Option<Peer
 }
 
 /// Every WireGuard device that runs, with where that was learned.
-fn running(finder: &mut Finder<'_>) -> BTreeMap<String, (Live, String)> {
-    let mut out = BTreeMap::new();
+fn running(finder: &mut Finder<'_>) -> Sorted<String, (Live, String)> {
+    let mut out = Sorted::default();
     for kind in KINDS {
         let of_kind = |l: &&super::Link| l.kind == kind;
         let names: Vec<String> =
@@ -192,19 +189,15 @@ fn running(finder: &mut Finder<'_>) -> BTreeMap<String, (Live, String)> {
         }
     }
     for dir in ["var/run/wireguard", "var/run/amneziawg"] {
-        let entries = fs::read_dir(finder.root.join(dir)).into_iter().flatten().flatten();
-        let paths: BTreeSet<_> = entries.map(|e| e.path()).collect();
-        for path in paths.iter().filter(|p| p.extension().is_some_and(|e| e == "sock")) {
-            let Some(name) = path.file_stem().and_then(|n| n.to_str()) else { continue };
+        for name in files::names_of(&finder.root.join(dir), ".sock") {
             // What a program that is gone left behind.
-            if out.contains_key(name) || !finder.links.iter().any(|l| l.name == name) {
+            if out.get(&name).is_some() || !finder.links.iter().any(|l| l.name == name) {
                 continue;
             }
-            match uapi::get(path) {
-                Ok(live) => {
-                    out.insert(name.to_owned(), (live, format!("/{dir}/{name}.sock")));
-                }
-                Err(e) => finder.problem(&format!("/{dir}/{name}.sock: {e}")),
+            let source = format!("/{dir}/{name}.sock");
+            match uapi::get(&finder.root.join(dir).join(format!("{name}.sock"))) {
+                Ok(live) => out.insert(name, (live, source)),
+                Err(e) => finder.problem(&format!("{source}: {e}")),
             }
         }
     }
@@ -215,7 +208,7 @@ fn in_kernel(
     finder: &mut Finder<'_>,
     kind: &str,
     names: &[String],
-    out: &mut BTreeMap<String, (Live, String)>,
+    out: &mut Sorted<String, (Live, String)>,
 ) {
     let opened = genl::open().and_then(|mut socket: Socket| {
         let family = genl::family(&mut socket, kind)?;
