@@ -105,14 +105,14 @@ return view.extend({
 		/* What the program refuses is never silent. */
 		(status.errors || []).forEach(error => ui.addNotification(_('The configuration has an error'), E('p', {}, [ error ]), 'error'));
 
-		this.main(m, status);
+		this.main(m);
 		this.exemptions(m, known);
 		this.servers(m);
 
 		return m.render().then(node => E('div', {}, [ api.style(), node ]));
 	},
 
-	main(m, status) {
+	main(m) {
 		const s = m.section(form.TypedSection, 'killswitch');
 		let o;
 
