@@ -101,10 +101,10 @@ export async function start({ luci, root, hints = {}, interfaces = [], devices =
 		changes: () => [ 0, { changes: changes.length ? { 'vpn-killswitch': changes } : {} } ]
 	};
 	const others = {
-		session: { access: () => [ 0, { access: true } ] },
+		session: { access: ({ function: right }) => [ 0, { access: right != 'write' || !state.readonly } ] },
 		luci: { getFeatures: () => [ 0, {} ] },
 		file: { list: ({ path }) => [ 0, { entries: path.endsWith('view/status/include') ? [ { type: 'file', name: '15_vpn-killswitch.js' } ] : [] } ] },
-		network: { get_proto_handlers: () => [ 0, { static: {}, wireguard: { no_device: true } } ] },
+		network: { get_proto_handlers: () => [ 0, { static: {} } ] },
 		'network.interface': { dump: () => [ 0, { interface: interfaces } ] },
 		'luci-rpc': {
 			getBoardJSON: () => [ 0, {} ], getWirelessDevices: () => [ 0, {} ], getNetworkDevices: () => [ 0, devices ],
@@ -204,6 +204,9 @@ export async function start({ luci, root, hints = {}, interfaces = [], devices =
 		}
 		if (url.pathname.endsWith('/admin/uci/confirm'))
 			return send(200, 'application/json', '{}');
+		/* Who is connected from where: nobody says, as without the right to ask. */
+		if (url.pathname == '/cgi-bin/cgi-exec')
+			return send(200, 'text/plain', '');
 		if (url.pathname.endsWith('/admin/menu'))
 			return send(200, 'application/json', '{}');
 		if (url.pathname.startsWith('/luci-static/')) {

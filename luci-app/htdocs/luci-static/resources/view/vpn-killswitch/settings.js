@@ -50,29 +50,28 @@ function flag(s, tab, name, title, description, otherwise) {
 	return o;
 }
 
-/* Checks options that only together are wrong: at `at`, and again whenever one of them changes. */
+/*
+ * Checks options that only together are wrong: at `at`, and again whenever one of them changes. A dialogue shows
+ * copies of the options, so they are looked for where the check runs.
+ */
 function together(options, at, check, own) {
-	const values = section_id => options.reduce((all, o) => {
-		all[o.option] = o.isActive(section_id) ? o.formvalue(section_id) : null;
+	const names = options.map(o => o.option);
+	const find = (o, name) => o.section.children.find(c => c.option == name);
 
-		return all;
-	}, {});
-
-	at.validate = (section_id, value) => {
+	at.validate = function(section_id, value) {
 		const answer = own ? own(section_id, value) : true;
+		const all = names.map(name => find(this, name));
 
-		if (answer !== true)
-			return answer;
 		/* While the form is being built there is nothing to compare. */
-		if (options.some(o => !o.getUIElement(section_id)))
-			return true;
+		if (answer !== true || !all.every(o => o && o.getUIElement(section_id)))
+			return answer;
 
-		return check(Object.assign(values(section_id), { [at.option]: value }));
+		return check(Object.fromEntries(all.map(o => [ o.option, o === this ? value : (o.isActive(section_id) ? o.formvalue(section_id) : null) ])));
 	};
 
 	options.filter(o => o !== at).forEach(o => {
-		o.onchange = (ev, section_id) => {
-			const element = at.getUIElement(section_id);
+		o.onchange = function(ev, section_id) {
+			const shown = find(this, at.option), element = shown ? shown.getUIElement(section_id) : null;
 
 			if (element)
 				element.triggerValidation();
