@@ -225,7 +225,10 @@ impl Reader<'_> {
             '"' => self.string().map(Value::Text),
             '[' => {
                 let mut items = Vec::new();
-                self.items(']', depth, &mut |this, depth| Some(items.push(this.value(depth)?)))?;
+                self.items(']', depth, &mut |this, depth| {
+                    items.push(this.value(depth)?);
+                    Some(())
+                })?;
                 Some(Value::List(items))
             }
             '{' => {
@@ -234,7 +237,8 @@ impl Reader<'_> {
                     let key = this.string()?;
                     this.space();
                     this.exactly(":")?;
-                    Some(fields.push((key, this.value(depth)?)))
+                    fields.push((key, this.value(depth)?));
+                    Some(())
                 })?;
                 Some(Value::Object(fields))
             }
