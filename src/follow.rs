@@ -6,9 +6,9 @@
 //! ([`call`]). Never touches a peer that answers or that nobody uses, and never goes by a name for which
 //! no address is known now.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::config::Host;
@@ -146,9 +146,9 @@ pub fn call(root: &Path, peer: &Moved) -> Result<(), String> {
     let own = root.join(WG);
     let program = if own.is_file() { own } else { Path::new("/").join(WG) };
     let to = peer.to.to_string();
-    let mut command = Command::new(&program);
-    command.args(["set", &peer.device, "peer", &peer.key, "endpoint", &to]);
-    let done = netifd::answer(&mut command).is_some();
+    let mut words = vec![program.as_os_str()];
+    words.extend(["set", &peer.device, "peer", &peer.key, "endpoint", &to].map(OsStr::new));
+    let done = netifd::answer(&words).is_some();
     done.then_some(()).ok_or_else(|| format!("{} set {} failed", program.display(), peer.device))
 }
 

@@ -23,6 +23,7 @@ pub mod netlink;
 pub mod observe;
 pub mod pause;
 pub mod policy;
+pub mod program;
 pub mod resolve;
 pub mod routing;
 pub mod rpcd;

@@ -4,13 +4,15 @@
 //! for the file being there, right and loadable, or not there; decides no rule. While our own rules are in
 //! force it changes nothing: it lets pass what they let pass, the pass mark included.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use crate::backend::nft::text;
 use crate::config::edit;
+use crate::program::{self, Environment};
 use crate::ruleset::Ruleset;
 
 /// Below the root; what ends in `.nft` there is included into `table inet fw4`.
@@ -63,21 +65,28 @@ pub fn sync(root: &Path, ruleset: Option<&Ruleset>) -> Result<(), String> {
 }
 
 fn nft(arguments: &[&str], script: &str) -> Result<(), String> {
-    let mut child = Command::new("nft")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| format!("nft cannot be run: {e}"))?;
-    if let Some(mut input) = child.stdin.take() {
-        // If it does not read, it says why.
-        let _ = input.write_all(script.as_bytes());
-    }
-    let out = child.wait_with_output().map_err(|e| format!("nft: {e}"))?;
-    if out.status.success() {
+    let words: Vec<&OsStr> = ["nft"].iter().chain(arguments).map(OsStr::new).collect();
+    let (said, ended_well) = run(&words, script).map_err(|e| format!("nft cannot be run: {e}"))?;
+    if ended_well {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&out.stderr);
     Err(format!("nft refuses it: {}", said.lines().next().unwrap_or_default()))
+}
+
+/// What it says on its standard error, and whether it ended well.
+fn run(words: &[&OsStr], script: &str) -> io::Result<(String, bool)> {
+    let null = program::null()?;
+    let (input, mut to_it) = io::pipe()?;
+    let (mut from_it, errors) = io::pipe()?;
+    let streams = [input.as_fd(), null.as_fd(), errors.as_fd()];
+    let child = program::start(words, Environment::Same, streams)?;
+    drop((input, errors));
+    // If it does not read, it says why.
+    let _ = to_it.write_all(script.as_bytes());
+    drop(to_it);
+    let mut said = Vec::new();
+    let read = from_it.read_to_end(&mut said);
+    let ended_well = child.ended_well();
+    read?;
+    Ok((String::from_utf8_lossy(&said).into_owned(), ended_well))
 }

@@ -7,13 +7,16 @@
 //! On OpenWrt dnsmasq reads them from folders of its own (package/network/services/dnsmasq); elsewhere
 //! they lie in `/var/run/vpn-killswitch`, for `addn-hosts` and `servers-file`.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
+use crate::program::{self, Environment};
 
 /// The folder whose files OpenWrt's dnsmasq reads as `hosts` files, again at each SIGHUP.
 const HOSTS_FOLDER: &str = "tmp/hosts";
@@ -58,15 +61,21 @@ pub fn publish(root: &Path, names: &Names) -> io::Result<()> {
     let init = root.join(INIT_SCRIPT);
     if restart && init.is_file() {
         // It takes a second; nothing here waits for it.
-        let _ = Command::new("/bin/sh")
-            .args(["-c", "\"$0\" restart >/dev/null 2>&1 &"])
-            .arg(init)
-            .stdin(Stdio::null())
-            .status();
+        let _ = restarted(&init);
     } else if reread {
         hang_up("dnsmasq");
     }
     Ok(())
+}
+
+fn restarted(init: &Path) -> io::Result<bool> {
+    let null = program::null()?;
+    let words = ["/bin/sh", "-c", "\"$0\" restart >/dev/null 2>&1 &"].map(OsStr::new);
+    let [shell, option, script] = words;
+    let words = [shell, option, script, init.as_os_str()];
+    let (output, errors) = (io::stdout(), io::stderr());
+    let streams = [null.as_fd(), output.as_fd(), errors.as_fd()];
+    Ok(program::start(&words, Environment::Same, streams)?.ended_well())
 }
 
 fn conf_folders(root: &Path) -> Vec<PathBuf> {
@@ -130,6 +139,7 @@ fn hang_up(program: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::{Command, Stdio};
 
     fn root(name: &str) -> PathBuf {
         let root = std::env::temp_dir().join(format!("vks-publish-{name}-{}", std::process::id()));

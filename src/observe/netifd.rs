@@ -3,16 +3,17 @@
 //! Reached through the platform's own `ubus` client, found below the root directory. Where there is
 //! none, or it does not answer, nothing is known: the files say what they say.
 
-use std::io::Read;
+use std::ffi::OsStr;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::slice;
 use std::time::{Duration, Instant};
 
 use crate::json::{self, Value};
 use crate::netlink::wait;
+use crate::program::{self, Environment};
 
 /// The client, below the root directory.
 const UBUS: &str = "bin/ubus";
@@ -49,23 +50,29 @@ pub(crate) fn ubus(root: &Path, args: &[&str]) -> Option<Vec<u8>> {
         return None;
     }
     let patience = PATIENCE.as_secs().to_string();
-    answer(Command::new(client).args(["-t", &patience, "-S"]).args(args))
+    let mut words = vec![client.as_os_str()];
+    words.extend(["-t", &patience, "-S"].into_iter().chain(args.iter().copied()).map(OsStr::new));
+    answer(&words)
 }
 
 /// What a program of the platform's writes, if it ends well and in time.
-pub(crate) fn answer(command: &mut Command) -> Option<Vec<u8>> {
-    command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().ok()?;
-    let answer = child.stdout.take().and_then(read_in_time);
+pub(crate) fn answer(words: &[&OsStr]) -> Option<Vec<u8>> {
+    let null = program::null().ok()?;
+    let (mut from, to) = io::pipe().ok()?;
+    let streams = [null.as_fd(), to.as_fd(), null.as_fd()];
+    let child = program::start(words, Environment::Empty, streams).ok()?;
+    // Its own is the only one then, and ends with it.
+    drop(to);
+    let answer = read_in_time(&mut from);
     if answer.is_none() {
-        let _ = child.kill();
+        child.kill();
     }
-    let ended_well = child.wait().is_ok_and(|status| status.success());
+    let ended_well = child.ended_well();
     answer.filter(|_| ended_well)
 }
 
 /// All that is written until the other side closes, if that is in time.
-fn read_in_time(mut from: impl Read + AsFd) -> Option<Vec<u8>> {
+fn read_in_time(from: &mut io::PipeReader) -> Option<Vec<u8>> {
     let end = Instant::now() + PATIENCE + Duration::from_millis(500);
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
