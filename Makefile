@@ -17,7 +17,7 @@ ROUTER_SCRIPTS := $(addprefix openwrt/files/,etc/init.d/vpn-killswitch etc/hotpl
 	etc/hotplug.d/net/15-vpn-killswitch etc/uci-defaults/zz-vpn-killswitch \
 	usr/libexec/vpn-killswitch-firewall)
 
-.PHONY: all build demo test lint unit test-packages package packages test-vm leaktest soak bench binaries binary size deny clean setup setup-build setup-demo setup-cross setup-vm
+.PHONY: all build demo test lint unit test-packages test-luci package packages test-vm leaktest soak bench binaries binary size deny clean setup setup-build setup-demo setup-cross setup-vm
 
 all: build
 
@@ -28,7 +28,7 @@ demo: setup-demo ## one evening in a house, without and with the kill switch
 	$(CARGO) build --release --locked --features demo --bins
 	$(SUDO) target/release/demo
 
-test: setup lint unit test-packages ## everything that must hold
+test: setup lint unit test-packages test-luci ## everything that must hold
 
 lint:
 	$(CARGO) fmt --check
@@ -37,6 +37,7 @@ lint:
 	shellcheck -s sh $(SCRIPTS)
 	shellcheck -s dash $(ROUTER_SCRIPTS)
 	mandoc -T lint -W warning docs/vpn-killswitch.8
+	cd luci-app && tests/node_modules/.bin/eslint -c tests/eslint.config.mjs htdocs tests
 
 unit:
 	$(CARGO) test --locked --no-fail-fast $(RUNNER)
@@ -45,6 +46,16 @@ test-packages: setup ## what the packages contain, and what installing, upgradin
 	$(CARGO) build --locked --bin vpn-killswitch
 	strip -o target/debug/vpn-killswitch.stripped target/debug/vpn-killswitch
 	$(SUDO) env PROGRAM=target/debug/vpn-killswitch.stripped python3 -m unittest discover -s cross
+
+test-luci: setup ## LuCI's page; with LUCI=<a checkout of LuCI> also in a browser (pictures: target/luci-shots)
+	$(CARGO) build --locked --bin vpn-killswitch
+	node --test luci-app/tests/logic.test.mjs luci-app/tests/package.test.mjs luci-app/tests/rules.test.mjs
+ifdef LUCI
+	@sh .ci/setup browser
+	$(SUDO) env LUCI="$(abspath $(LUCI))" unshare --net node --test luci-app/tests/browser.test.mjs
+else
+	@echo "The browser tests of LuCI's page were NOT RUN: they want make test-luci LUCI=<a checkout of LuCI>."
+endif
 
 package: binary ## the packages for TARGET=, one of OpenWrt's architectures: dist/packages/
 	cross/package --target "$(TARGET)"
