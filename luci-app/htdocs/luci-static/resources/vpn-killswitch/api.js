@@ -24,6 +24,9 @@ function declare(method, params) {
 		}
 
 		return reply;
+	}, error => {
+		/* LuCI puts where it happened behind what happened. */
+		throw new Error(String((error && error.message) || error).split('\n')[0]);
 	});
 }
 

@@ -11,13 +11,15 @@ const POLL_SECONDS = 5;
 const HINTS_SECONDS = 60;
 /* Ten minutes of a reading every five seconds. */
 const READINGS = 120;
+/* More clients that were refused are counted and not listed. */
+const CLIENTS = 25;
 const PAUSES = [ 5, 15, 60 ];
 
 function seconds() {
 	return performance.now() / 1000;
 }
 
-/* Replaces what a section shows, unless somebody is using it. */
+/* Nothing is shown in it before it is known. */
 function section(title, id) {
 	return E('div', { 'class': 'cbi-section', 'id': id, 'style': 'display:none' }, [ E('h3', {}, [ title ]), E('div') ]);
 }
@@ -81,7 +83,7 @@ return view.extend({
 	refresh() {
 		if (!this.asking)
 			this.asking = api.status()
-				.then(status => this.update(status), error => { this.error = error.message || String(error); })
+				.then(status => this.update(status), error => { this.error = error.message; })
 				.finally(() => {
 					this.asking = null;
 					this.refreshBanner();
@@ -115,10 +117,7 @@ return view.extend({
 	},
 
 	show(name, content) {
-		const node = this.nodes[name];
-
-		dom.content(node.lastElementChild, content);
-		node.style.display = '';
+		dom.content(this.nodes[name].lastElementChild, content);
 	},
 
 	/* Only what changed is written: a reader that speaks would repeat it every second. */
@@ -135,7 +134,7 @@ return view.extend({
 		this.sure = look.state != 'unknown' && this.status != null;
 
 		for (const name of [ 'tunnels', 'blocked', 'graph', 'endpoints', 'layers', 'warnings' ])
-			this.nodes[name].style.opacity = this.sure ? '' : '.4';
+			this.nodes[name].style.display = this.sure ? '' : 'none';
 
 		this.refreshControls();
 		this.refreshPauses(passed);
@@ -181,7 +180,7 @@ return view.extend({
 
 	/* A control that cannot be used says why. */
 	refreshControls() {
-		const on = this.status ? this.status.enabled : false;
+		const on = this.sure && this.status.enabled;
 		let why = '';
 
 		if (this.readonly)
@@ -192,7 +191,7 @@ return view.extend({
 			why = _('There is nothing to pause while protection is off.');
 
 		this.power.setAttribute('aria-checked', String(on));
-		this.power.lastElementChild.textContent = on ? _('Protection is on') : _('Protection is off');
+		this.power.lastElementChild.textContent = !this.sure ? _('Protection: unknown') : (on ? _('Protection is on') : _('Protection is off'));
 
 		if (!this.busy) {
 			this.power.disabled = this.readonly || !this.sure;
@@ -331,11 +330,13 @@ return view.extend({
 	},
 
 	blockedTable(status) {
-		return table([ _('Device'), _('Address'), _('Packets'), _('Last time') ], status.blocked.slice(0, 25).map(b => {
+		const shown = status.blocked.slice(0, CLIENTS), more = status.blocked.length - shown.length;
+
+		return [ table([ _('Device'), _('Address'), _('Packets'), _('Last time') ], shown.map(b => {
 			const name = logic.nameOf(b.address, this.known);
 
 			return [ name == b.address ? '-' : name, b.address, String(b.packets), logic.ago(b.seconds_ago) ];
-		}), _('Nobody tried to get out around the tunnel.'));
+		}), _('Nobody tried to get out around the tunnel.')), more ? E('p', {}, [ _('and %d more').format(more) ]) : '' ];
 	},
 
 	graph() {
