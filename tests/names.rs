@@ -47,6 +47,7 @@ const TESTS: &[Test] = tests![
     cold::wireguard_with_hooks,
     cold::openvpn,
     cold::openvpn_by_ipv6,
+    cold::openvpn_by_tcp,
     shared::wireguard_by_its_port,
     shared::wireguard_by_its_mark,
     shared::openvpn_by_its_user,

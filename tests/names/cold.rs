@@ -2,7 +2,7 @@
 
 use crate::lab::Res;
 use crate::lab::ns::Daemon;
-use crate::lab::packet::{Packet, UDP};
+use crate::lab::packet::{Packet, TCP, UDP};
 use crate::lab::traffic::{Flood, Flow, Kind, send};
 use crate::stage::{
     Allowed, DNS, INTERNET, Layout, Net, OVPN, OVPN_PORT, OVPN6, OpenVpn, ROUTER, SERVER6, SERVERS,
@@ -114,6 +114,10 @@ pub fn openvpn() -> Res<String> {
     over_openvpn(OVPN, "udp", SERVERS[0])
 }
 
+pub fn openvpn_by_tcp() -> Res<String> {
+    over_openvpn(OVPN, "tcp-client", SERVERS[0])
+}
+
 /// The name has an IPv6 address only.
 pub fn openvpn_by_ipv6() -> Res<String> {
     over_openvpn(OVPN6, "udp6", SERVER6)
@@ -137,7 +141,8 @@ fn over_openvpn(name: &'static str, proto: &str, addr: &'static str) -> Res<Stri
     })?;
     flood.more(5)?;
     let sent = flood.stop()?;
-    let listing = Allowed::new(&[name], &[(addr, UDP, OVPN_PORT)])
+    let transport = if proto == "tcp-client" { TCP } else { UDP };
+    let listing = Allowed::new(&[name], &[(addr, transport, OVPN_PORT)])
         .listing(&capture.finish()?)
         .map_err(|e| net.explain(&e))?;
     let asked: u32 = sent.iter().map(|s| s.sent).sum();

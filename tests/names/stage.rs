@@ -536,14 +536,20 @@ impl OpenVpn {
                 dir.display()
             ))?;
         }
-        let mut net_of = Self::options(&dir, "server", "client")?;
-        net_of += &format!(
+        let mut text = Self::options(&dir, "server", "client")?;
+        // Over UDP it answers from the address that was called.
+        let way = if proto == "tcp-client" {
+            "tcp-server".to_owned()
+        } else {
+            format!("{proto}\nmultihome")
+        };
+        text += &format!(
             "mode server\ntls-server\ndh none\ntopology subnet\nserver 10.8.0.0 255.255.255.0\n\
-             dev tuns\ndev-type tun\nproto {proto}\nport {OVPN_PORT}\nmultihome\n\
+             dev tuns\ndev-type tun\nproto {way}\nport {OVPN_PORT}\n\
              push \"redirect-gateway def1\"\n"
         );
         let conf = dir.join("server.conf");
-        fs::write(&conf, net_of)?;
+        fs::write(&conf, text)?;
         let mut server =
             net.provider.spawn("openvpn", &["--config", &conf.display().to_string()], &[])?;
         wait_for("the OpenVPN server", 10.0, || {
