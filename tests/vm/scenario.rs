@@ -336,11 +336,13 @@ fn guard(story: &mut Story) -> Res<String> {
     for _ in 0..REPAIRS {
         let was = guard.said().len();
         times.push(repair::time(&story.lab.router)?);
-        // Said when all of it is done.
+        // Said when all of it is done; if it was at work already, it does not know that somebody did wrong.
         wait_for("the guard's report", 10.0, || {
-            guard.said().get(was..).is_some_and(|s| s.contains("repaired"))
-                || guard.alive().is_err()
-        })?;
+            let said = guard.said();
+            let new = said.get(was..).unwrap_or_default();
+            new.contains("repaired") || new.contains("followed") || guard.alive().is_err()
+        })
+        .map_err(|e| format!("{e}: {}", guard.said()))?;
         guard.alive()?;
     }
     story.status(4, "blocking")?;
