@@ -28,7 +28,7 @@ demo: setup-demo ## one evening in a house, without and with the kill switch
 	$(CARGO) build --release --locked --features demo --bins
 	$(SUDO) target/release/demo
 
-test: setup lint unit test-packages test-luci ## everything that must hold
+test: setup lint unit test-packages test-luci test-vm ## everything that must hold
 
 lint:
 	$(CARGO) fmt --check
