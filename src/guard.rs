@@ -73,10 +73,9 @@ pub fn run(control: &Control) -> io::Result<()> {
         loop {
             let left = again.map(|time| time.saturating_duration_since(Instant::now()));
             let soon = guard.ask().into_iter().chain(left).min();
-            let sockets = [&guard.nftables, &guard.route];
-            let sockets = sockets.iter().map(|s| (s.as_fd(), libc::POLLIN));
-            let lookup = guard.lookup.iter().flat_map(Lookup::fds);
-            wait(sockets.chain(lookup), soon)?;
+            let mut fds = guard.lookup.as_ref().map(Lookup::fds).unwrap_or_default();
+            fds.extend([&guard.nftables, &guard.route].map(|s| (s.as_fd(), libc::POLLIN)));
+            wait(&fds, soon)?;
             // Both, whatever the first one says.
             let (told, learnt) = (guard.listen()?, guard.learn());
             if told {

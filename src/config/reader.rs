@@ -76,19 +76,26 @@ impl<'a> Reader<'a> {
         allowed: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Option<T> {
-        let option = self.find(name)?;
-        let bytes = match &option.value {
-            Value::One(bytes) => bytes,
+        let mut parsed = None;
+        self.value(name, allowed, &mut |text| {
+            parsed = parse(text);
+            parsed.is_some()
+        });
+        parsed
+    }
+
+    /// Shows the value of an option to `fits`, and complains when it does not.
+    fn value(&mut self, name: &str, allowed: &str, fits: &mut dyn FnMut(&str) -> bool) {
+        let Some(option) = self.find(name) else { return };
+        match &option.value {
+            Value::One(bytes) if std::str::from_utf8(bytes).is_ok_and(fits) => {}
+            Value::One(bytes) => {
+                self.error(name, format!("found {}, allowed is {allowed}", quoted(bytes)));
+            }
             Value::List(_) => {
                 self.error(name, format!("written as a list; use: option {name} '…' ({allowed})"));
-                return None;
             }
-        };
-        let parsed = std::str::from_utf8(bytes).ok().and_then(parse);
-        if parsed.is_none() {
-            self.error(name, format!("found {}, allowed is {allowed}", quoted(bytes)));
         }
-        parsed
     }
 
     /// The words that OpenWrt's `config_get_bool` knows (/lib/functions.sh).
@@ -110,24 +117,27 @@ impl<'a> Reader<'a> {
         name: &str,
         parse: impl Fn(&str) -> Result<T, &'static str>,
     ) -> Vec<T> {
-        let Some(option) = self.find(name) else { return Vec::new() };
         let mut out: Vec<T> = Vec::new();
-        let mut one =
-            |bytes: &[u8], line: u32, errors: &mut Vec<ConfigError>| match std::str::from_utf8(
-                bytes,
-            )
-            .map_err(|_| "it is not text")
-            .and_then(&parse)
-            {
-                Ok(value) if out.contains(&value) => {}
-                Ok(value) => out.push(value),
-                Err(why) => errors.push(ConfigError::of_option(
-                    self.section,
-                    option,
-                    line,
-                    format!("found {}: {why}", quoted(bytes)),
-                )),
-            };
+        self.words(name, &mut |word| {
+            let value = parse(word)?;
+            if !out.contains(&value) {
+                out.push(value);
+            }
+            Ok(())
+        });
+        out
+    }
+
+    /// Gives every word of a list to `take`, and complains where it does not.
+    fn words(&mut self, name: &str, take: &mut dyn FnMut(&str) -> Result<(), &'static str>) {
+        let Some(option) = self.find(name) else { return };
+        let mut one = |bytes: &[u8], line: u32, errors: &mut Vec<ConfigError>| {
+            let text = std::str::from_utf8(bytes).map_err(|_| "it is not text");
+            if let Err(why) = text.and_then(&mut *take) {
+                let message = format!("found {}: {why}", quoted(bytes));
+                errors.push(ConfigError::of_option(self.section, option, line, message));
+            }
+        };
         match &option.value {
             Value::List(items) => {
                 for item in items {
@@ -143,7 +153,6 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        out
     }
 }
 

@@ -127,6 +127,13 @@ pub(crate) fn visit(
     text: &[u8],
     mut each: impl FnMut(Statement, Option<usize>),
 ) -> Result<Package, SyntaxError> {
+    walk(text, &mut each)
+}
+
+fn walk(
+    text: &[u8],
+    each: &mut dyn FnMut(Statement, Option<usize>),
+) -> Result<Package, SyntaxError> {
     if text.len() > MAX_SIZE {
         let message = format!("{} bytes; a UCI file has at most {MAX_SIZE}", text.len());
         return Err(SyntaxError::new(0, message));

@@ -155,6 +155,15 @@ impl Socket {
         request: &Request,
         mut each: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), Refusal> {
+        self.exchange(request, &mut each)
+    }
+
+    /// Once for all callers: a copy of this for each would fill a router's flash.
+    fn exchange(
+        &mut self,
+        request: &Request,
+        each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), Refusal> {
         let sequence = self.sequence;
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = Vec::with_capacity(HEADER + request.payload.len());
@@ -287,6 +296,10 @@ impl Socket {
     /// # Errors
     /// What the kernel said.
     pub fn drain(&mut self, mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
+        self.drain_into(&mut each)
+    }
+
+    fn drain_into(&mut self, each: &mut dyn FnMut(u16, &[u8])) -> io::Result<()> {
         loop {
             let length = match self.receive(libc::MSG_DONTWAIT) {
                 Ok(length) => length,
@@ -359,17 +372,23 @@ impl Socket {
 ///
 /// # Errors
 /// What the kernel said.
-pub fn wait<'a>(
-    fds: impl IntoIterator<Item = (BorrowedFd<'a>, libc::c_short)>,
+pub fn wait(
+    fds: &[(BorrowedFd<'_>, libc::c_short)],
     patience: Option<std::time::Duration>,
 ) -> io::Result<()> {
-    let pollfd =
-        |(fd, events): (BorrowedFd<'a>, _)| libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
-    let mut set: Vec<libc::pollfd> = fds.into_iter().map(pollfd).collect();
+    let pollfd = |(fd, events): &(BorrowedFd<'_>, libc::c_short)| libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: *events,
+        revents: 0,
+    };
+    let mut set: Vec<libc::pollfd> = fds.iter().map(pollfd).collect();
     let count = libc::nfds_t::try_from(set.len()).map_err(io::Error::other)?;
     // Rounded up: who wakes just before a deadline would only wait again.
-    let millis = patience
-        .map_or(-1, |p| i32::try_from(p.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
+    let millis = |p: std::time::Duration| {
+        let parts = u64::from(p.subsec_nanos().div_ceil(1_000_000));
+        p.as_secs().checked_mul(1000)?.checked_add(parts).and_then(|ms| i32::try_from(ms).ok())
+    };
+    let millis = patience.map_or(-1, |p| millis(p).unwrap_or(i32::MAX));
     // SAFETY: `set` is `count` pollfds, and lives and is not otherwise used for the whole call; its
     // descriptors are borrowed, so they are open.
     if unsafe { libc::poll(set.as_mut_ptr(), count, millis) } < 0 {
@@ -386,13 +405,13 @@ pub fn wait<'a>(
 /// # Errors
 /// Any other refusal, or that it never stopped changing.
 pub fn again<T>(mut ask: impl FnMut() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    for _ in 1..ATTEMPTS {
+    let mut attempts = 1..ATTEMPTS;
+    loop {
         match ask() {
-            Err(refusal) if refusal.is(libc::EINTR) => {}
+            Err(refusal) if refusal.is(libc::EINTR) && attempts.next().is_some() => {}
             other => return other,
         }
     }
-    ask()
 }
 
 /// What is asked of the kernel.

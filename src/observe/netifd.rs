@@ -78,7 +78,7 @@ fn read_in_time(from: &mut io::PipeReader) -> Option<Vec<u8>> {
     let mut buffer = [0; 4096];
     loop {
         let left = end.checked_duration_since(Instant::now())?;
-        wait([(from.as_fd(), libc::POLLIN)], Some(left)).ok()?;
+        wait(&[(from.as_fd(), libc::POLLIN)], Some(left)).ok()?;
         // Whether that was something to read, the end, or only the time, the next round tells.
         if Instant::now() >= end {
             return None;

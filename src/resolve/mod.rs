@@ -104,8 +104,8 @@ impl Lookup {
     }
 
     /// What to wait for, with the events of poll(2). Changes with every [`Lookup::advance`].
-    pub fn fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, libc::c_short)> {
-        self.tasks().filter_map(Task::fd)
+    pub fn fds(&self) -> Vec<(BorrowedFd<'_>, libc::c_short)> {
+        self.tasks().filter_map(Task::fd).collect()
     }
 
     /// When to go on even if nothing has come; nothing when all is done.
@@ -128,7 +128,7 @@ impl Lookup {
                 tasks.iter_mut().for_each(|task| task.hurry(now + GRACE));
             }
         }
-        let mut room = QUESTIONS_MAX.saturating_sub(self.fds().count());
+        let mut room = QUESTIONS_MAX.saturating_sub(self.fds().len());
         let Self { shared, wanted } = self;
         let tasks = wanted.iter_mut().flat_map(|w| &mut w.tasks).flatten();
         for task in tasks.filter(|task| task.is_waiting()) {
@@ -172,7 +172,7 @@ pub fn resolve(names: &[String], servers: &[Server], mark: u32, budget: Duration
     let mut lookup = Lookup::within(names, servers, mark, now, budget);
     while let Some(deadline) = lookup.deadline() {
         // Without poll(2) there is only asking again; it fails with too little memory, if ever.
-        if netlink::wait(lookup.fds(), Some(deadline.saturating_duration_since(now))).is_err() {
+        if netlink::wait(&lookup.fds(), Some(deadline.saturating_duration_since(now))).is_err() {
             break;
         }
         now = Instant::now();

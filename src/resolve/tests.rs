@@ -121,7 +121,7 @@ impl Fake {
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(LATE)).unwrap();
         // The connection stands; now the question can be sent.
-        let sent = |l: &Lookup| l.fds().all(|(_, events)| events == libc::POLLIN);
+        let sent = |l: &Lookup| l.fds().iter().all(|(_, events)| *events == libc::POLLIN);
         until("connection", lookup, now, &[], sent);
         let mut length = [0; 2];
         stream.read_exact(&mut length).unwrap();
@@ -145,7 +145,8 @@ fn until(
         assert!(!left.is_zero(), "no {what} comes");
         let servers = servers.iter().flat_map(|s| [s.udp.as_fd(), s.tcp.as_fd()]);
         let servers = servers.map(|fd| (fd, libc::POLLIN));
-        netlink::wait(lookup.fds().chain(servers), Some(left)).unwrap();
+        netlink::wait(&lookup.fds().into_iter().chain(servers).collect::<Vec<_>>(), Some(left))
+            .unwrap();
         lookup.advance(now);
     }
 }
@@ -153,7 +154,7 @@ fn until(
 /// Takes what is on its way; then the lookup must be done.
 fn settle(lookup: &mut Lookup, now: Instant) {
     until("end", lookup, now, &[], |l| l.deadline().is_none());
-    assert!(lookup.advance(now) && lookup.fds().count() == 0);
+    assert!(lookup.advance(now) && lookup.fds().len() == 0);
 }
 
 fn parse(bytes: &[u8], from: SocketAddr) -> Asked {
@@ -189,10 +190,10 @@ fn both_families_are_asked_and_joined() {
     let mut lookup = lookup(&[&fake], now);
     let [four, six] = fake.both(&mut lookup, now);
     assert_eq!((four.question.clone(), six.kind()), (question(NAME, A), AAAA));
-    assert_eq!(lookup.fds().count(), 2);
+    assert_eq!(lookup.fds().len(), 2);
     assert_eq!(lookup.deadline(), Some(now + SECOND));
     fake.send(&six, &six.answer(ANSWER, &[address(NAME, 500, "2001:db8::1")]));
-    until("answer", &mut lookup, now, &[], |l| l.fds().count() == 1);
+    until("answer", &mut lookup, now, &[], |l| l.fds().len() == 1);
     fake.send(&four, &four.answer(ANSWER, &[address(NAME, 400, "192.0.2.1")]));
     settle(&mut lookup, now);
     assert_eq!(result(lookup), found(&["192.0.2.1", "2001:db8::1"], 400));
@@ -238,7 +239,7 @@ fn lies_do_not_end_the_waiting() {
     fake.send(&asked, &asked.answer(ANSWER, &vec![evil[0].clone(); 200]));
     fake.send(&asked, &asked.answer(ANSWER, &[record(&[0xc0, 0xff], A, 60, &[192, 0, 2, 66])]));
     fake.send(&asked, &asked.answer(ANSWER, &[address(NAME, 60, "192.0.2.1")]));
-    until("answer", &mut lookup, now, &[], |l| l.fds().count() == 1);
+    until("answer", &mut lookup, now, &[], |l| l.fds().len() == 1);
     assert!(!lookup.advance(now), "the other family was not answered");
     assert_eq!(result(lookup), found(&["192.0.2.1"], 60));
 }
@@ -299,7 +300,7 @@ fn what_does_not_fit_is_asked_for_by_tcp() {
     // In pieces, the first of which cuts the length in two.
     for piece in [&answer[..1], &answer[1..30], &answer[30..]] {
         stream.write_all(piece).unwrap();
-        netlink::wait(lookup.fds(), Some(LATE)).unwrap();
+        netlink::wait(&lookup.fds(), Some(LATE)).unwrap();
         lookup.advance(now);
     }
     settle(&mut lookup, now);
@@ -482,7 +483,7 @@ fn one_family_does_not_wait_long_for_the_other() {
     let mut lookup = lookup(&[&fake], now);
     let asked = fake.both(&mut lookup, now);
     fake.answer(&asked[..1], ANSWER, &[address(NAME, 60, "192.0.2.1")]);
-    until("answer", &mut lookup, now, &[], |l| l.fds().count() == 1);
+    until("answer", &mut lookup, now, &[], |l| l.fds().len() == 1);
     // The other one is asked again, then given up.
     assert!(!lookup.advance(now + SECOND));
     assert_eq!(lookup.deadline(), Some(now + GRACE));
@@ -507,9 +508,9 @@ fn only_so_many_questions_are_on_their_way() {
     let (fake, now) = (Fake::new(1), Instant::now());
     let names: Vec<String> = (0..40).map(|n| format!("n{n}.example")).collect();
     let mut lookup = Lookup::new(&names, &[fake.server()], 0, now);
-    assert_eq!(lookup.fds().count(), QUESTIONS_MAX);
+    assert_eq!(lookup.fds().len(), QUESTIONS_MAX);
     until("end", &mut lookup, now, &[&fake], |lookup| {
-        assert!(lookup.fds().count() <= QUESTIONS_MAX);
+        assert!(lookup.fds().len() <= QUESTIONS_MAX);
         for asked in fake.asked() {
             let data: &[u8] = if asked.kind() == A { &[192, 0, 2, 1] } else { &[0x20; 16] };
             let answer = asked.answer(ANSWER, &[record(&[0xc0, 12], asked.kind(), 60, data)]);

@@ -66,7 +66,7 @@ pub struct Set {
 }
 
 impl Set {
-    fn fixed(name: impl Into<String>, key: KeyType, mut ranges: Vec<(Key, Key)>) -> Self {
+    fn fixed(name: String, key: KeyType, mut ranges: Vec<(Key, Key)>) -> Self {
         // The kernel refuses overlapping ranges, so they are joined; neighbours are left as they are.
         ranges.sort_unstable();
         let mut joined: Vec<(Key, Key)> = Vec::with_capacity(ranges.len());
@@ -77,7 +77,7 @@ impl Set {
             }
         }
         let has_ranges = joined.iter().any(|(first, last)| first != last);
-        Self { name: name.into(), key, ranges: has_ranges, content: Content::Fixed(joined) }
+        Self { name, key, ranges: has_ranges, content: Content::Fixed(joined) }
     }
 
     /// Devices by name or prefix.
@@ -90,7 +90,7 @@ impl Set {
             }
             (first, last)
         });
-        Self::fixed(name, KeyType::Device, ranges.collect())
+        Self::fixed(name.into(), KeyType::Device, ranges.collect())
     }
 
     /// Networks of one family (`key` says which; others are left out).
@@ -100,7 +100,7 @@ impl Set {
         nets: impl IntoIterator<Item = &'a Net>,
     ) -> Self {
         let of_family = nets.into_iter().filter(|n| n.addr().is_ipv4() == (key == KeyType::V4));
-        Self::fixed(name, key, of_family.map(Net::bounds).collect())
+        Self::fixed(name.into(), key, of_family.map(Net::bounds).collect())
     }
 
     /// Single addresses of one family.
@@ -109,14 +109,15 @@ impl Set {
         key: KeyType,
         addrs: impl IntoIterator<Item = &'a IpAddr>,
     ) -> Self {
-        let nets: Vec<Net> = addrs.into_iter().map(|a| Net::host(*a)).collect();
-        Self::nets(name, key, &nets)
+        let of_family = addrs.into_iter().filter(|a| a.is_ipv4() == (key == KeyType::V4));
+        let nets = of_family.map(|a| Net::host(*a).bounds()).collect();
+        Self::fixed(name.into(), key, nets)
     }
 
     /// Ethernet addresses.
     pub fn macs(name: impl Into<String>, macs: &[Mac]) -> Self {
         let keys = macs.iter().map(|m| (left_aligned(&m.0), left_aligned(&m.0)));
-        Self::fixed(name, KeyType::Mac, keys.collect())
+        Self::fixed(name.into(), KeyType::Mac, keys.collect())
     }
 
     /// Ports.
@@ -124,7 +125,7 @@ impl Set {
         let keys = ports
             .iter()
             .map(|p| (left_aligned(&p.first.to_be_bytes()), left_aligned(&p.last.to_be_bytes())));
-        Self::fixed(name, KeyType::Port, keys.collect())
+        Self::fixed(name.into(), KeyType::Port, keys.collect())
     }
 
     /// Fills a set that commands fill with the keys that it has in the kernel.

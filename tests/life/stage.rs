@@ -160,7 +160,7 @@ pub fn settle(notices: &mut Socket, quiet: Duration) -> Res<u32> {
         let before = count;
         let waited = Instant::now();
         while waited.elapsed() < quiet && count == before {
-            wait([(notices.as_fd(), libc::POLLIN)], Some(quiet.saturating_sub(waited.elapsed())))?;
+            wait(&[(notices.as_fd(), libc::POLLIN)], Some(quiet.saturating_sub(waited.elapsed())))?;
             notices.drain(|_, _| count += 1)?;
         }
         if count == before {
