@@ -116,7 +116,7 @@ pub fn with_guard() -> Res<String> {
 fn repaired(notices: &mut Socket, nft: &mut Nft, rules: &Ruleset) -> Res<Duration> {
     let patience = Instant::now();
     let gone = loop {
-        wait([(notices.as_fd(), libc::POLLIN)], Some(Duration::from_secs(1)))?;
+        wait(&[(notices.as_fd(), libc::POLLIN)], Some(Duration::from_secs(1)))?;
         let now = Instant::now();
         let mut gone = false;
         notices.drain(|kind, payload| {

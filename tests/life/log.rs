@@ -59,7 +59,7 @@ impl Lines {
 
     /// Reads what was written within this time.
     fn read(&mut self, patience: Duration) -> Res<()> {
-        wait([(self.socket.as_fd(), libc::POLLIN)], Some(patience))?;
+        wait(&[(self.socket.as_fd(), libc::POLLIN)], Some(patience))?;
         let of = &mut self.of;
         Ok(self.socket.drain(|kind, message| {
             let attrs = message.get(NFGENMSG..).unwrap_or_default();
