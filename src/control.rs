@@ -382,8 +382,8 @@ impl Control {
                 let _ = cut(&policy, &observed, &mut firewall);
             }
         }
-        ended.sort();
-        open.sort();
+        ended.sort_unstable();
+        open.sort_unstable();
         Ok((ended, open))
     }
 

@@ -85,15 +85,20 @@ impl<T: Write> Write for Option<T> {
 
 impl<T: Write> Write for Vec<T> {
     fn write(&self, out: &mut String) {
-        out.push('[');
-        for (n, item) in self.iter().enumerate() {
-            if n > 0 {
-                out.push(',');
-            }
-            item.write(out);
-        }
-        out.push(']');
+        list(out, &|n| Some(self.get(n)? as &dyn Write));
     }
+}
+
+/// Once for all types: `item` gives one after the other, and then nothing.
+fn list<'a>(out: &mut String, item: &dyn Fn(usize) -> Option<&'a dyn Write>) {
+    out.push('[');
+    for (n, item) in (0..).map_while(item).enumerate() {
+        if n > 0 {
+            out.push(',');
+        }
+        item.write(out);
+    }
+    out.push(']');
 }
 
 /// A key of an object and what it has there.

@@ -490,7 +490,7 @@ fn blocked(elements: &[(u32, Element)]) -> Vec<Blocked> {
             }),
         })
         .collect();
-    out.sort_by_key(|b| (b.seconds_ago, b.address));
+    out.sort_unstable_by_key(|b| (b.seconds_ago, b.address));
     out.truncate(BLOCKED_LISTED);
     out
 }

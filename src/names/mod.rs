@@ -214,8 +214,8 @@ impl Known {
 
     fn shown(&self, name: &str) -> (Vec<IpAddr>, Vec<IpAddr>, String) {
         let (mut all, mut current) = (self.addrs(name), self.current(name));
-        all.sort();
-        current.sort();
+        all.sort_unstable();
+        current.sort_unstable();
         (all, current, self.problem(name).to_owned())
     }
 }

@@ -32,7 +32,7 @@ pub fn interfaces<'a>(
             if devices.is_empty() {
                 devices = zone_devices(&firewall, &network, name);
             }
-            devices.sort();
+            devices.sort_unstable();
             devices.dedup();
             (name.clone(), devices)
         })
@@ -130,7 +130,7 @@ pub(super) fn names_of(folder: &Path, end: &str) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let name = |e: fs::DirEntry| e.file_name().to_str()?.strip_suffix(end).map(str::to_owned);
     let mut names: Vec<String> = entries.filter_map(name).collect();
-    names.sort();
+    names.sort_unstable();
     names
 }
 

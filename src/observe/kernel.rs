@@ -164,10 +164,10 @@ fn read(socket: &mut Socket) -> Result<Seen, Refusal> {
     let name = |index: &u32| links.iter().find(|l| l.index == *index).map(|l| l.name.clone());
     let multipath = several.iter().map(|of| of.iter().filter_map(name).collect()).collect();
     let mut names: Vec<String> = uplinks.iter().filter_map(name).collect();
-    names.sort();
+    names.sort_unstable();
     names.dedup();
-    links.iter_mut().for_each(|l| l.addrs.sort());
-    links.sort_by(|a, b| a.name.cmp(&b.name));
+    links.iter_mut().for_each(|l| l.addrs.sort_unstable());
+    links.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(Seen { links, uplinks: names, multipath, sink })
 }
 

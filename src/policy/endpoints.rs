@@ -120,7 +120,7 @@ fn addrs_of(observed: &Observed, host: &Host) -> Vec<IpAddr> {
         }
         Host::Name(name) => observed.known.addrs(name),
     };
-    addrs.sort();
+    addrs.sort_unstable();
     addrs.dedup();
     addrs
 }
@@ -228,9 +228,10 @@ pub fn name_servers(
     } else if observed.netifd.is_empty() {
         over_uplinks(&observed.resolvers)
     } else {
-        let mut interfaces: Vec<_> = outside(observed, tunnels, locals).collect();
         // Some network that nobody listed comes behind those that lead to the internet.
-        interfaces.sort_by_key(|i| !observed.uplinks.contains(&i.device));
+        let (mut interfaces, others): (Vec<_>, Vec<_>) =
+            outside(observed, tunnels, locals).partition(|i| observed.uplinks.contains(&i.device));
+        interfaces.extend(others);
         let of =
             |i: &Interface| -> Vec<_> { i.dns.iter().map(|s| (*s, i.device.clone())).collect() };
         let mut servers: Vec<_> = interfaces.into_iter().flat_map(of).collect();
@@ -261,7 +262,7 @@ pub fn time_servers(
     if observed.time.from_dhcp {
         out.extend(outside(observed, tunnels, locals).flat_map(|i| &i.time));
     }
-    out.sort();
+    out.sort_unstable();
     out.dedup();
     out
 }

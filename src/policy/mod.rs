@@ -118,7 +118,7 @@ pub fn derive(
     let mut locals = config.local_devices.clone();
     resolve(&config.local_interfaces, "local_interface", observed, &mut locals, &mut warnings);
     for list in [&mut tunnels, &mut locals] {
-        list.sort();
+        list.sort_unstable();
         list.dedup();
     }
 
@@ -219,7 +219,7 @@ pub fn derive(
     // uplink has too is not: a provider may lease us any address, the tunnel's own included.
     tunnel_addrs
         .retain(|a| !observed.links.iter().any(|l| is(&locals, &l.name) && l.addrs.contains(a)));
-    tunnel_addrs.sort();
+    tunnel_addrs.sort_unstable();
     tunnel_addrs.dedup();
 
     if !errors.is_empty() {
@@ -236,7 +236,7 @@ pub fn derive(
             _ => None,
         })
         .collect();
-    names.sort();
+    names.sort_unstable();
     names.dedup();
     // In mode open the VPN's programs may ask for themselves.
     if config.router == RouterMode::Open {
@@ -337,7 +337,7 @@ fn exempt(
     let mut devices = wanted.local_devices.clone();
     let names = &wanted.local_interfaces;
     resolve(names, "exempt: local_interface", observed, &mut devices, warnings);
-    devices.sort();
+    devices.sort_unstable();
     devices.dedup();
     let for_some = !wanted.local_interfaces.is_empty() || !wanted.local_devices.is_empty();
     (!for_some || !devices.is_empty())

@@ -27,7 +27,7 @@ const DATA_VALUE: u16 = 1;
 /// it. Returns for each message the change that it belongs to; the first message is the frame.
 pub fn fill(batch: &mut Batch, changes: &[Change]) -> Vec<Option<usize>> {
     let mut order: Vec<usize> = (0..changes.len()).collect();
-    order.sort_by_key(|i| changes.get(*i).map_or(0, phase));
+    order.sort_unstable_by_key(|i| (changes.get(*i).map_or(0, phase), *i));
     let mut owners = vec![None];
     for index in order {
         if let Some(change) = changes.get(index) {
