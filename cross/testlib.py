@@ -49,7 +49,8 @@ def project(folder, version="1.2.3", files=None):
 def copy(folder, version):
     """The real project's packages, as another version; returns their folder."""
     for name in ("openwrt", "luci-app"):
-        shutil.copytree(TOP / name, folder / name, symlinks=True)
+        ignored = shutil.ignore_patterns("node_modules")
+        shutil.copytree(TOP / name, folder / name, symlinks=True, ignore=ignored)
     text = (TOP / "Cargo.toml").read_text()
     text = re.sub(r'^version = ".*"$', f'version = "{version}"', text, count=1, flags=re.M)
     (folder / "Cargo.toml").write_text(text)
