@@ -402,6 +402,14 @@ impl<'a> Draft<'a> {
         let source = self.asked.source.filter(|_| !own);
         let question = Question { dest: self.asked.dest, source, from, mark };
         self.way = oracle.route(&question);
+        // With the mark, the second layer refuses only what the main table has no route for.
+        let refused = match &self.way {
+            Way::Device(device) => device == SINK,
+            way => *way == Way::Refused,
+        };
+        if refused && mark & self.world.policy.pass_mark != 0 {
+            self.way = Way::Nowhere;
+        }
         let free = Question { mark: mark | self.world.policy.pass_mark, ..question };
         self.free_way = match &self.way {
             Way::Refused => oracle.route(&free),

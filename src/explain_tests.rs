@@ -37,6 +37,8 @@ impl Oracle for Place1 {
             [192, 168, 1, 1] | [10, 9, 0, 2] => Way::Here,
             [192, 168, 1, _] => device("br-lan"),
             [203, 0, 113, 10] => device("wan0"),
+            // Of this network nobody knows.
+            [198, 51, 100, _] if self.layers && q.from != 0 => device(SINK),
             _ if self.tunnel_up && q.mark & self.pass == 0 => device("wg0"),
             _ if self.layers && q.from != 0 && q.mark & self.pass == 0 => device(SINK),
             _ => device("wan0"),
@@ -102,6 +104,11 @@ fn an_exemption_is_named() {
     let e = ask(&mut place(), "192.168.1.7", "192.0.2.80:443/tcp");
     assert_eq!((e.verdict, e.reason.as_str()), (Verdict::Passes, "exempt: TV"));
     assert_eq!((e.guarantee.as_str(), e.place), ("G8", Place::Outside));
+    // That nobody refuses it does not make a route.
+    let e = ask(&mut place(), "192.168.1.7", "198.51.100.1:443/tcp");
+    assert_eq!((e.verdict, e.place), (Verdict::Unreachable, Place::Nowhere), "{e}");
+    let e = ask(&mut place(), "192.168.1.2", "198.51.100.1:443/tcp");
+    assert_eq!((e.verdict, e.place), (Verdict::Refused, Place::Nowhere), "{e}");
 }
 
 #[test]

@@ -69,6 +69,15 @@ test('a tunnel that is up and silent is not said to carry anything', () => {
 	assert.equal(logic.tunnel(tunnel({ exists: false, up: false })).state, 'does not exist');
 });
 
+test('what may go around the tunnel is named beside what may not', () => {
+	const exempts = [ { name: 'TV', packets: 0 }, { name: 'Console', packets: 7 } ];
+
+	for (const posture of [ 'protecting', 'blocking' ]) {
+		assert.match(banner({ posture, exempts }).detail, /Exempt: TV, Console\.$/);
+		assert.doesNotMatch(banner({ posture }).detail, /Exempt/);
+	}
+});
+
 test('times are counted down as on a clock and told in one unit', () => {
 	assert.deepEqual([ 0, -3, 0.2, 59, 60, 598, 3600, 7325 ].map(logic.clock), [ '0:00', '0:00', '0:01', '0:59', '1:00', '9:58', '1:00:00', '2:02:05' ]);
 	assert.deepEqual([ 0, 5, 59, 60, 3599, 3600, 172799, 172800 ].map(logic.ago),

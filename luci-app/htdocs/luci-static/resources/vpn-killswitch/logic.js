@@ -129,23 +129,25 @@ function banner(seen, known) {
 		return unknown(_('The last answer is %d seconds old, so nobody knows whether you are protected.').format(seen.passed));
 
 	const up = (s.tunnels || []).filter(t => t.up).map(t => t.device);
+	/* Whoever may go around the tunnel is named: else the sentence before would not be true. */
+	const exempt = (s.exempts || []).length ? ' ' + _('Exempt: %s.').format(list(s.exempts.map(e => e.name))) : '';
 	const first = [].concat(s.errors || [], s.differences || [], (s.warnings || []).map(w => w.message))[0];
 
 	switch (s.posture) {
 	case 'protecting':
 		return {
 			state: 'protecting', tone: 'good', title: _('Protected'),
-			detail: s.tunnels.filter(t => t.up).every(silent)
-				? _('Nothing leaves but through %s, which does not answer at the moment.').format(list(up))
-				: _('Your devices reach the internet through %s, and no other way.').format(list(up))
+			detail: (s.tunnels.filter(t => t.up).every(silent)
+				? _('Your devices may leave only through %s, which does not answer at the moment.')
+				: _('Your devices reach the internet through %s, and no other way.')).format(list(up)) + exempt
 		};
 
 	case 'blocking':
 		return {
 			state: 'blocking', tone: 'warn', title: _('Blocking'),
-			detail: seen.since
-				? _('No tunnel is up since %s: nothing leaves.').format(seen.since)
-				: _('No tunnel is up: nothing leaves.')
+			detail: (seen.since
+				? _('No tunnel is up since %s: your devices reach nothing outside.').format(seen.since)
+				: _('No tunnel is up: your devices reach nothing outside.')) + exempt
 		};
 
 	case 'paused': {
