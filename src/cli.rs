@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use lexopt::{Arg, Parser, ValueExt};
 
-use crate::backend::nft::text;
+use crate::backend::{Kind, iptables, nft::text};
 use crate::control::{Control, Error, Outcome};
 use crate::explain::Asked;
 use crate::guard;
@@ -86,7 +86,7 @@ const COMMANDS: [Command; 13] = [
     },
     Command {
         name: "show",
-        arguments: " [--backend nft]",
+        arguments: " [--backend NAME]",
         summary: "print the rules that apply would install",
     },
 ];
@@ -94,7 +94,8 @@ const COMMANDS: [Command; 13] = [
 const OPTIONS: &str = "\
 Options:
   --root DIR       read and write below DIR instead of /
-  --platform NAME  openwrt or generic
+  --platform NAME  openwrt, ddwrt or generic
+  --backend NAME   nft or iptables instead of what the kernel has: nft, if it can
   -h, --help       this text
   -V, --version    the version
 
@@ -151,15 +152,21 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         return usage("no command");
     };
     match request.platform.as_deref() {
-        None | Some("openwrt" | "generic") => {}
-        Some("ddwrt") => {
-            return usage("platform ddwrt needs the iptables backend, which this version lacks");
-        }
+        None | Some("openwrt" | "ddwrt" | "generic") => {}
         Some(other) => {
-            return usage(&format!("unknown platform '{other}'; known are openwrt and generic"));
+            return usage(&format!(
+                "unknown platform '{other}'; known are openwrt, ddwrt and generic"
+            ));
         }
     }
-    let control = Control::new(request.root.clone().unwrap_or_else(|| PathBuf::from("/")));
+    let backend = match request.backend.as_deref().map(|name| (name, Kind::parse(name))) {
+        Some((name, None)) => {
+            return usage(&format!("unknown backend '{name}'; known are nft and iptables"));
+        }
+        known => known.and_then(|(_, kind)| kind),
+    };
+    let root = request.root.clone().unwrap_or_else(|| PathBuf::from("/"));
+    let control = Control::new(root).with(backend);
     let result = match command {
         "apply" if request.boot => control.boot().map(applied),
         "apply" => control.apply().map(applied),
@@ -176,7 +183,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         "hotplug" => hotplug::run(&control, &hotplug::Event::from_environment()).map(|()| 0),
         "rpcd" => return object(&control, &request),
         "setup" => control.setup().map(|written| proposed(&control, written)),
-        "show" => show(&control, request.backend.as_deref()),
+        "show" => show(&control, backend),
         other => return usage(&format!("unknown command '{other}'")),
     };
     result.unwrap_or_else(|error| {
@@ -199,12 +206,10 @@ fn parse(mut parser: Parser) -> Result<Request, lexopt::Error> {
             }
             Arg::Long("boot") if request.is("apply") => request.boot = true,
             Arg::Long("force") if request.is("enable") => request.force = true,
-            Arg::Long("backend") if request.is("show") => {
-                request.backend = Some(parser.value()?.string()?);
-            }
             Arg::Long("in") if request.is("explain") => {
                 request.device = Some(parser.value()?.string()?);
             }
+            Arg::Long("backend") => request.backend = Some(parser.value()?.string()?),
             Arg::Long("client") if request.is("pause") || request.is("resume") => {
                 request.client = Some(parser.value()?.string()?);
             }
@@ -373,15 +378,15 @@ fn explain(control: &Control, request: &Request) -> Result<u8, Error> {
     Ok(print_json(&answer))
 }
 
-fn show(control: &Control, backend: Option<&str>) -> Result<u8, Error> {
-    if let Some(other) = backend.filter(|b| *b != "nft") {
-        return Ok(usage(&format!("unknown backend '{other}'; known is nft")));
-    }
+fn show(control: &Control, backend: Option<Kind>) -> Result<u8, Error> {
     let (ruleset, warnings) = control.plan()?;
     for warning in warnings {
         complain(&format!("warning: {warning}"));
     }
-    Ok(print(&text::table(&ruleset)))
+    Ok(print(&match backend {
+        Some(Kind::Iptables) => iptables::text(&ruleset).map_err(Error::Failed)?,
+        _ => text::table(&ruleset),
+    }))
 }
 
 fn object(control: &Control, request: &Request) -> u8 {

@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::backend::{self, Applied, Backend, nft::read::Element};
+use crate::backend::{self, Applied, Backend, Kind, nft::read::Element};
 use crate::config::{self, Config, ConfigError, edit, edit::EditError, uci};
 use crate::conntrack::{self, Way};
 use crate::explain::{self, Asked, Explanation};
@@ -94,12 +94,18 @@ pub struct Memory {
 #[derive(Clone, Debug)]
 pub struct Control {
     root: PathBuf,
+    backend: Option<Kind>,
 }
 
 impl Control {
     /// Works below `root`, and on the kernel of this network namespace.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), backend: None }
+    }
+
+    /// With this firewall, whatever else the kernel has.
+    pub fn with(self, backend: Option<Kind>) -> Self {
+        Self { backend, ..self }
     }
 
     /// The configuration file.
@@ -311,7 +317,7 @@ impl Control {
                 self.config_path().display()
             ))
         })?;
-        let removed = firewall.remove()?;
+        let removed = firewall.remove(&self.memory())?;
         let routing = routed(None, None, &mut Vec::new())?;
         let _ = publish::publish(&self.root, &[]);
         self.take_back()?;
@@ -404,7 +410,7 @@ impl Control {
         let policy = policy.ok_or(Error::Config(status.errors))?;
         let mut rules = ruleset::build(&policy);
         if status.layers.iter().any(|l| l.name == "netfilter" && l.installed) {
-            fill_pauses(&mut rules, &mut Backend::open()?)?;
+            fill_pauses(&mut rules, &mut self.firewall()?)?;
         }
         let links = &observed.links;
         let mut kernel = conntrack::kernel::Kernel::open(&policy, links, observed.sink)
@@ -475,7 +481,7 @@ impl Control {
     ) -> Result<Outcome, Error> {
         if !config.enabled {
             let mut firewall = self.firewall()?;
-            let removed = firewall.remove()?;
+            let removed = firewall.remove(&self.memory())?;
             let mut changes = routed(None, None, unable)?.changes;
             changes.extend(removed.then(|| "the table was removed".to_owned()));
             let _ = publish::publish(&self.root, &[]);
@@ -487,7 +493,7 @@ impl Control {
         let rules = ruleset::build(&policy);
         // Both layers are tried whatever becomes of the other: either closes alone.
         let netfilter = self.firewall().and_then(|mut firewall| {
-            let applied = firewall.apply(&rules)?;
+            let applied = firewall.apply(&rules, &self.memory())?;
             Ok((applied, firewall))
         });
         let routing = routed(Some(&policy), Some(&observed), unable);
@@ -533,9 +539,14 @@ impl Control {
         })
     }
 
-    /// The firewall of this kernel.
+    /// A folder that is empty after a reboot.
+    fn memory(&self) -> PathBuf {
+        self.root.join("var/run")
+    }
+
+    /// The firewall of this kernel, or the one that was asked for.
     fn firewall(&self) -> Result<Backend, backend::Error> {
-        Backend::open()
+        Backend::open(self.backend, &self.memory())
     }
 
     /// When the first of the pauses that run ends.
@@ -552,8 +563,9 @@ impl Control {
     /// Closes everything, by either layer.
     fn close(&self) -> Result<(), Error> {
         let closed = Policy::closed();
-        let netfilter =
-            self.firewall().and_then(|mut firewall| firewall.apply(&ruleset::build(&closed)));
+        let netfilter = self
+            .firewall()
+            .and_then(|mut firewall| firewall.apply(&ruleset::build(&closed), &self.memory()));
         let routing = routing::kernel::apply(Some(&closed), None, &mut Vec::new());
         match (netfilter, routing) {
             (Err(e), Err(_)) => Err(e.into()),
@@ -715,8 +727,9 @@ fn cut(policy: &Policy, observed: &Observed, firewall: &mut Backend) -> Result<u
         |e: &dyn fmt::Display| format!("removing the connections that were there before: {e}");
     let mut rules = ruleset::build(policy);
     let paused = fill_pauses(&mut rules, firewall).map_err(|e| failed(&e))?;
-    let cut = conntrack::kernel::cut(firewall.socket(), policy, &rules, &observed.links)
-        .map_err(|e| failed(&e))?;
+    let socket = firewall.socket().map_err(|e| failed(&e))?;
+    let cut =
+        conntrack::kernel::cut(socket, policy, &rules, &observed.links).map_err(|e| failed(&e))?;
     if !paused {
         // Nothing is let out any more, and what was is cut. While a pause runs, its end is to come.
         firewall.forget_let_out().map_err(|e| failed(&e))?;

@@ -3,13 +3,17 @@
 //!
 //! This is the one seam between them and [`crate::control`].
 
+pub mod iptables;
 pub mod nft;
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 use crate::netlink::Socket;
 use crate::ruleset::build::PAUSE_RULES;
 use crate::ruleset::{Key, Ruleset};
+use iptables::Iptables;
 use nft::read::{Counter, Element};
 use nft::{Change, Nft};
 
@@ -18,12 +22,15 @@ use nft::{Change, Nft};
 pub enum Error {
     /// nftables.
     Nft(nft::Error),
+    /// iptables, in its own words.
+    Iptables(String),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nft(error) => error.fmt(f),
+            Self::Iptables(why) => f.write_str(why),
         }
     }
 }
@@ -31,6 +38,32 @@ impl fmt::Display for Error {
 impl From<nft::Error> for Error {
     fn from(error: nft::Error) -> Self {
         Self::Nft(error)
+    }
+}
+
+impl From<String> for Error {
+    fn from(why: String) -> Self {
+        Self::Iptables(why)
+    }
+}
+
+/// Which backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// nftables.
+    Nft,
+    /// iptables and ip6tables.
+    Iptables,
+}
+
+impl Kind {
+    /// By the name that the command line has for it.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "nft" => Some(Self::Nft),
+            "iptables" => Some(Self::Iptables),
+            _ => None,
+        }
     }
 }
 
@@ -61,33 +94,66 @@ pub struct Found {
 pub enum Backend {
     /// nftables.
     Nft(Nft),
+    /// iptables and ip6tables.
+    Iptables(Iptables),
 }
 
 impl Backend {
-    /// Opens what this kernel has.
+    /// Opens the one that is asked for, or else what this kernel has: nftables, if it can.
+    /// `memory` is a folder that is empty after a reboot.
     ///
     /// # Errors
-    /// When it has none that can be used.
-    pub fn open() -> Result<Self, Error> {
-        Ok(Self::Nft(Nft::open()?))
+    /// When there is none that can be used.
+    pub fn open(kind: Option<Kind>, memory: &Path) -> Result<Self, Error> {
+        if kind == Some(Kind::Iptables) {
+            return Ok(Self::Iptables(Iptables::open(memory)?));
+        }
+        let mut nft = Nft::open()?;
+        if kind.is_none() && !nft.is_there() {
+            match Iptables::open(memory) {
+                Ok(iptables) => return Ok(Self::Iptables(iptables)),
+                Err(why) => {
+                    return Err(Error::Iptables(format!("this kernel has no nftables, and {why}")));
+                }
+            }
+        }
+        Ok(Self::Nft(nft))
     }
 
-    /// Makes the kernel agree with `ruleset`; changes nothing when it already does.
+    /// Makes the kernel agree with `ruleset`; changes nothing when it already does. What the other
+    /// backend had in force goes behind it.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn apply(&mut self, ruleset: &Ruleset) -> Result<Applied, Error> {
-        let Self::Nft(nft) = self;
-        Ok(nft.apply(ruleset)?)
+    pub fn apply(&mut self, ruleset: &Ruleset, memory: &Path) -> Result<Applied, Error> {
+        Ok(match self {
+            Self::Nft(nft) => {
+                let applied = nft.apply(ruleset)?;
+                if !applied.changes.is_empty() {
+                    let _ = Iptables::remove_leftovers(memory);
+                }
+                applied
+            }
+            Self::Iptables(iptables) => {
+                let applied = iptables.apply(ruleset)?;
+                let _ = Nft::open().and_then(|mut nft| nft.remove());
+                applied
+            }
+        })
     }
 
-    /// Removes everything of ours. `false` when there was nothing.
+    /// Removes everything of ours, of either backend. `false` when there was nothing.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn remove(&mut self) -> Result<bool, Error> {
-        let Self::Nft(nft) = self;
-        Ok(nft.remove()?)
+    pub fn remove(&mut self, memory: &Path) -> Result<bool, Error> {
+        Ok(match self {
+            Self::Nft(nft) => nft.remove()? | Iptables::remove_leftovers(memory)?,
+            Self::Iptables(iptables) => {
+                let other = Nft::open().and_then(|mut nft| nft.remove()).unwrap_or(false);
+                iptables.remove()? | other
+            }
+        })
     }
 
     /// Compares; without `ruleset` only tells whether anything is there.
@@ -95,7 +161,10 @@ impl Backend {
     /// # Errors
     /// When the kernel cannot be read.
     pub fn check(&mut self, ruleset: Option<&Ruleset>) -> Result<Found, Error> {
-        let Self::Nft(nft) = self;
+        let nft = match self {
+            Self::Nft(nft) => nft,
+            Self::Iptables(iptables) => return Ok(iptables.check(ruleset)?),
+        };
         let Some(ruleset) = ruleset else {
             return Ok(Found { installed: nft.read()?.is_some(), ..Found::default() });
         };
@@ -122,8 +191,11 @@ impl Backend {
         elements: &[(&str, Key)],
         ms: u64,
     ) -> Result<(), Error> {
-        let Self::Nft(nft) = self;
-        Ok(nft.add_timed(ruleset, elements, ms)?)
+        match self {
+            Self::Nft(nft) => nft.add_timed(ruleset, elements, ms)?,
+            Self::Iptables(iptables) => iptables.add_timed(ruleset, elements, ms)?,
+        }
+        Ok(())
     }
 
     /// Removes those elements of `sets` that `which` names, and returns them.
@@ -135,8 +207,10 @@ impl Backend {
         sets: &[&'a str],
         which: impl Fn(&str, &Key) -> bool,
     ) -> Result<Vec<(&'a str, Key)>, Error> {
-        let Self::Nft(nft) = self;
-        Ok(nft.remove_elements(sets, which)?)
+        Ok(match self {
+            Self::Nft(nft) => nft.remove_elements(sets, which)?,
+            Self::Iptables(iptables) => iptables.remove_elements(sets, which)?,
+        })
     }
 
     /// Packets and bytes of each rule, by its id.
@@ -144,13 +218,16 @@ impl Backend {
     /// # Errors
     /// When the kernel cannot be read.
     pub fn counters(&mut self) -> Result<Vec<Counter>, Error> {
-        let Self::Nft(nft) = self;
-        Ok(nft.counters()?)
+        Ok(match self {
+            Self::Nft(nft) => nft.counters()?,
+            Self::Iptables(iptables) => iptables.counters()?,
+        })
     }
 
-    /// Whether a pause has let a packet out since [`Self::forget_let_out`].
+    /// Whether a pause has let a packet out since [`Self::forget_let_out`]. With iptables a pause that is
+    /// over is a change of the rules.
     pub fn let_out(&mut self) -> bool {
-        let Self::Nft(nft) = self;
+        let Self::Nft(nft) = self else { return false };
         nft.packets(&PAUSE_RULES, false).is_ok_and(|packets| packets > 0)
     }
 
@@ -159,8 +236,9 @@ impl Backend {
     /// # Errors
     /// When the kernel does not do it.
     pub fn forget_let_out(&mut self) -> Result<(), Error> {
-        let Self::Nft(nft) = self;
-        nft.packets(&PAUSE_RULES, true)?;
+        if let Self::Nft(nft) = self {
+            nft.packets(&PAUSE_RULES, true)?;
+        }
         Ok(())
     }
 
@@ -169,19 +247,27 @@ impl Backend {
     /// # Errors
     /// When the kernel cannot be read.
     pub fn elements(&mut self, set: &str) -> Result<Vec<Element>, Error> {
-        let Self::Nft(nft) = self;
-        Ok(nft.elements(set)?)
+        Ok(match self {
+            Self::Nft(nft) => nft.elements(set)?,
+            Self::Iptables(iptables) => iptables.elements(set)?,
+        })
     }
 
     /// The connection, for what else speaks this protocol (connection tracking).
-    pub fn socket(&mut self) -> &mut Socket {
-        let Self::Nft(nft) = self;
-        nft.socket()
+    ///
+    /// # Errors
+    /// When the kernel has no such protocol.
+    pub fn socket(&mut self) -> io::Result<&mut Socket> {
+        match self {
+            Self::Nft(nft) => Ok(nft.socket()),
+            Self::Iptables(iptables) => iptables.socket(),
+        }
     }
 
     /// Ends without waiting for the kernel to free what was deleted. What was applied is in force.
     pub fn close_behind(self) {
-        let Self::Nft(nft) = self;
-        nft.close_behind();
+        if let Self::Nft(nft) = self {
+            nft.close_behind();
+        }
     }
 }

@@ -56,3 +56,18 @@ pub fn wait_for(what: &str, seconds: f64, mut done: impl FnMut() -> bool) -> Res
     }
     Ok(())
 }
+
+/// A folder with the six programs of iptables of one of Debian's kinds, `legacy` or `nft`.
+pub fn iptables(kind: &str) -> Res<std::path::PathBuf> {
+    let folder = ns::directory("programs")?;
+    for name in ["iptables", "ip6tables"] {
+        for suffix in ["", "-save", "-restore"] {
+            let program = format!("/usr/sbin/{name}-{kind}{suffix}");
+            if !std::fs::exists(&program)? {
+                return Err(format!("{program} is not there").into());
+            }
+            std::os::unix::fs::symlink(program, folder.join(format!("{name}{suffix}")))?;
+        }
+    }
+    Ok(folder)
+}

@@ -98,6 +98,12 @@ impl Nft {
         Ok(Self { socket, deleted: false })
     }
 
+    /// Whether this kernel has nftables, as far as can be told: without the right to ask, it has.
+    pub fn is_there(&mut self) -> bool {
+        let refused = |e: &Refusal| e.is(libc::EPERM) || e.is(libc::EACCES);
+        read::generation(&mut self.socket).map_or_else(|e| refused(&e), |_| true)
+    }
+
     /// Ends the connection without waiting for the kernel to free what was deleted; see
     /// [`Socket::close_behind`]. What was applied is in force.
     pub fn close_behind(self) {

@@ -1,0 +1,673 @@
+//! The iptables backend, for kernels without nftables: chains `VKS…`, through `iptables` and `ip6tables`.
+//!
+//! Translates the model, applies it, reads back what `iptables-save` says and compares. No policy. Every
+//! change is a whole new set of chains (a generation): the jumps from the built-in chains go to the new
+//! one before those to the old one go, in one step of each table where `iptables-restore` works, and
+//! otherwise so that what is refused in between is refused by either.
+//!
+//! Pauses are rules with a last second, which the kernel's clock ends.
+
+pub mod line;
+pub mod render;
+mod tool;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Applied;
+use super::nft::read::{Counter, Element};
+use crate::netlink::Socket;
+use crate::ruleset::build::{PAUSED, PAUSED_DEVICES};
+use crate::ruleset::{Key, Ruleset};
+use crate::types::{Family, Net};
+use line::{Line, normal, ours, split};
+use render::{Chain, Here, Paused, Rendered, render};
+use tool::Tool;
+
+/// How often an apply starts again when what it reads back differs.
+const ATTEMPTS: usize = 4;
+/// The tables in which rules are, in the order in which they are changed.
+const TABLES: [&str; 3] = ["raw", "mangle", "filter"];
+/// Whether the kernel has IPv6.
+const HAS_IPV6: &str = "if_inet6";
+const ROUTES: [&str; 2] = ["route", "ipv6_route"];
+/// `RTF_REJECT` (linux/route.h, linux/ipv6_route.h).
+const REJECTS: u32 = 0x200;
+
+/// The iptables of the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct Iptables {
+    tools: Vec<Tool>,
+    /// Why IPv6 has no rules though the kernel has IPv6.
+    without_v6: Option<String>,
+    protocols: String,
+    socket: Option<Socket>,
+}
+
+/// What is in the kernel, of one family.
+#[derive(Debug, Default)]
+struct Installed {
+    chains: Vec<Chained>,
+    /// The rules of the built-in chains: table, chain, rule.
+    hooks: Vec<(String, String, Line)>,
+}
+
+/// One of our chains.
+#[derive(Debug)]
+struct Chained {
+    table: String,
+    generation: char,
+    name: String,
+    rules: Vec<Line>,
+}
+
+impl Iptables {
+    /// Looks for what it needs. `memory` is a folder that is empty after a reboot.
+    ///
+    /// # Errors
+    /// Why IPv4 cannot be closed by iptables, for a person.
+    pub fn open(memory: &Path) -> Result<Self, String> {
+        Self::open_in(&tool::folders(), memory)
+    }
+
+    /// As [`Self::open`], with the programs in one of these folders, written as `PATH` is.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_in(folders: &OsStr, memory: &Path) -> Result<Self, String> {
+        let mut tools = vec![Tool::open(Family::V4, folders, memory)?];
+        let mut without_v6 = None;
+        if net(HAS_IPV6).is_some() {
+            match Tool::open(Family::V6, folders, memory) {
+                Ok(tool) => tools.push(tool),
+                Err(why) => without_v6 = Some(why),
+            }
+        }
+        let protocols = fs::read_to_string("/etc/protocols").unwrap_or_default();
+        Ok(Self { tools, without_v6, protocols, socket: None })
+    }
+
+    /// Removes what this backend has left behind where another one is in force. Whether there was any.
+    ///
+    /// # Errors
+    /// What iptables said.
+    pub fn remove_leftovers(memory: &Path) -> Result<bool, String> {
+        let folders = tool::folders();
+        let found = Family::BOTH.iter().filter_map(|f| Tool::find(*f, &folders, memory).ok());
+        // Without the programs, or a kernel that knows their tables, there is nothing.
+        let left = found.filter_map(|tool| tool.listing().ok()).any(|t| t.contains("-A VKS"));
+        if left { Self::open(memory)?.remove() } else { Ok(false) }
+    }
+
+    /// Makes the kernel agree, and reads back that it does.
+    ///
+    /// # Errors
+    /// Why it does not, for a person. Each family is the old or the new one then, or, without
+    /// `iptables-restore`, something that is no more open than either.
+    pub fn apply(&mut self, ruleset: &Ruleset) -> Result<Applied, String> {
+        let now = now();
+        let mut applied = Applied::default();
+        let mut failed = Vec::new();
+        // One family is closed whatever becomes of the other.
+        for tool in &mut self.tools {
+            let done = install(tool, ruleset, &self.protocols, |old| {
+                let mut paused = pauses(old);
+                paused.retain(|p| p.last >= now);
+                paused
+            });
+            match done {
+                Ok((changes, left_out)) => {
+                    applied.changes.extend(changes);
+                    applied.unavailable.extend(left_out);
+                }
+                Err(why) => failed.push(why),
+            }
+        }
+        if !failed.is_empty() {
+            return Err(failed.join("; "));
+        }
+        applied.narrower = !applied.changes.is_empty();
+        Ok(applied)
+    }
+
+    /// Removes everything of ours. `false` when there was nothing.
+    ///
+    /// # Errors
+    /// What iptables said.
+    pub fn remove(&mut self) -> Result<bool, String> {
+        let mut any = false;
+        for tool in &self.tools {
+            let installed = read(tool)?;
+            any |= installed.any();
+            for table in TABLES {
+                let commands = installed.removal(table, |_| true);
+                if !commands.is_empty() {
+                    tool.change(table, &commands)?;
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    /// What is there, what differs, and what is left out.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn check(&mut self, ruleset: Option<&Ruleset>) -> Result<super::Found, String> {
+        let mut found = super::Found::default();
+        for tool in &self.tools {
+            let installed = read(tool)?;
+            found.installed |= installed.any();
+            if let Some(ruleset) = ruleset {
+                let paused = pauses(&installed);
+                let wanted = rendered(tool, ruleset, &paused)?;
+                found.differences.extend(differences(tool, &wanted, &installed, &self.protocols));
+                found.unavailable.extend(wanted.left_out);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Opens for `elements`, while the rules of `ruleset` are in force.
+    ///
+    /// # Errors
+    /// Why not; nothing was opened then.
+    pub fn add_timed(
+        &mut self,
+        ruleset: &Ruleset,
+        elements: &[(&str, Key)],
+        ms: u64,
+    ) -> Result<(), String> {
+        let found = self.check(Some(ruleset))?;
+        if let Some((first, more)) = found.differences.split_first() {
+            let more = if more.is_empty() { String::new() } else { format!(" and {}", more.len()) };
+            return Err(format!(
+                "the rules in the kernel are not as they should be: {first}{more}; run \
+                 'vpn-killswitch apply' first"
+            ));
+        }
+        if let Some(tool) = self.tools.iter().find(|t| !t.has("time")) {
+            return Err(format!(
+                "a pause needs an end that the kernel keeps, and {} here lacks the match 'time'",
+                name(tool)
+            ));
+        }
+        let last = (now_ms() + u128::from(ms)) / 1000;
+        // The last second is one in which it is still open, to its end.
+        let last = u64::try_from(last).unwrap_or(0).saturating_sub(1);
+        for tool in &mut self.tools {
+            install(tool, ruleset, &self.protocols, |old| {
+                let mut paused = pauses(old);
+                let renewed = |p: &Paused| {
+                    elements.iter().any(|(set, key)| (*set, *key) == (p.set.as_str(), p.key))
+                };
+                paused.retain(|p| !renewed(p));
+                let new = elements.iter().map(|(set, key)| Paused {
+                    set: (*set).to_owned(),
+                    key: *key,
+                    last,
+                });
+                paused.extend(new);
+                paused
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Ends those pauses that `which` names, and returns them: each of their rules goes.
+    ///
+    /// # Errors
+    /// What iptables said; the others may have ended then.
+    pub fn remove_elements<'a>(
+        &mut self,
+        sets: &[&'a str],
+        which: impl Fn(&str, &Key) -> bool,
+    ) -> Result<Vec<(&'a str, Key)>, String> {
+        let mut removed: Vec<(&str, Key)> = Vec::new();
+        for tool in &self.tools {
+            let installed = read(tool)?;
+            let mut commands = Vec::new();
+            for chain in installed.chains.iter().filter(|c| c.table == "mangle") {
+                let full = chain.full();
+                // From the last: the numbers of those before stay.
+                for (n, line) in (1..).zip(&chain.rules).collect::<Vec<_>>().into_iter().rev() {
+                    let Some(pause) = paused(line) else { continue };
+                    let Some(set) = sets.iter().find(|set| **set == pause.set) else { continue };
+                    if which(set, &pause.key) {
+                        commands.push(owned(&["-D", &full, &n.to_string()]));
+                        if pause.last >= now() && !removed.contains(&(*set, pause.key)) {
+                            removed.push((*set, pause.key));
+                        }
+                    }
+                }
+            }
+            if !commands.is_empty() {
+                tool.change("mangle", &commands)?;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Packets and bytes of each rule of the model.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn counters(&mut self) -> Result<Vec<Counter>, String> {
+        let mut out: Vec<Counter> = Vec::new();
+        for tool in &self.tools {
+            let installed = read(tool)?;
+            for line in installed.chains.iter().flat_map(|c| &c.rules) {
+                let Some(name) = line.comment.split(' ').nth(1) else { continue };
+                let name = name.trim_end_matches(':').to_owned();
+                let (packets, bytes) = line.counts;
+                match out.iter_mut().find(|c| c.name == name) {
+                    Some(c) => (c.packets, c.bytes) = (c.packets + packets, c.bytes + bytes),
+                    None => out.push(Counter { name, packets, bytes }),
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// The elements of a set that commands fill.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn elements(&mut self, set: &str) -> Result<Vec<Element>, String> {
+        let mut out: Vec<Element> = Vec::new();
+        for tool in &self.tools {
+            for pause in pauses(&read(tool)?) {
+                let left = u128::from(pause.last + 1) * 1000;
+                let left = left.checked_sub(now_ms()).filter(|left| *left > 0);
+                let Some(left) = left.filter(|_| pause.set == set) else { continue };
+                if !out.iter().any(|e| e.key == pause.key) {
+                    let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
+                    out.push(Element { key: pause.key, expires: Some(left), ..Element::default() });
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Why IPv6 has no rules though the kernel has IPv6.
+    pub fn without_v6(&self) -> Option<&str> {
+        self.without_v6.as_deref()
+    }
+
+    /// A connection to the kernel, for what speaks netlink (connection tracking).
+    ///
+    /// # Errors
+    /// When the kernel has no netfilter netlink.
+    pub fn socket(&mut self) -> std::io::Result<&mut Socket> {
+        if self.socket.is_none() {
+            let protocol = u16::try_from(libc::NETLINK_NETFILTER).unwrap_or(12);
+            self.socket = Some(Socket::open(protocol)?);
+        }
+        self.socket.as_mut().ok_or_else(|| std::io::ErrorKind::NotConnected.into())
+    }
+}
+
+fn name(tool: &Tool) -> &'static str {
+    if tool.family == Family::V4 { "iptables" } else { "ip6tables" }
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|w| (*w).to_owned()).collect()
+}
+
+fn now_ms() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
+}
+
+fn now() -> u64 {
+    u64::try_from(now_ms() / 1000).unwrap_or(0)
+}
+
+fn rendered(tool: &Tool, ruleset: &Ruleset, paused: &[Paused]) -> Result<Rendered, String> {
+    let routes = routes(tool.family);
+    let has = |feature: &str| tool.has(feature);
+    let here = Here { family: tool.family, has: &has, paused, routes: &routes };
+    let named = |why: String| format!("{}: {why}", name(tool));
+    let mut rendered = render(ruleset, &here).map_err(named)?;
+    rendered.left_out = rendered.left_out.into_iter().map(named).collect();
+    Ok(rendered)
+}
+
+/// Installs a new generation, if the one in force differs. What was different, and what was left out.
+fn install(
+    tool: &mut Tool,
+    ruleset: &Ruleset,
+    protocols: &str,
+    paused: impl Fn(&Installed) -> Vec<Paused>,
+) -> Result<(Vec<String>, Vec<String>), String> {
+    let mut changes = Vec::new();
+    let mut found = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let installed = read(tool)?;
+        let wanted = match rendered(tool, ruleset, &paused(&installed)) {
+            Ok(wanted) => wanted,
+            // What was missing once may be there now.
+            Err(why) => match tool.probe_again()? {
+                true => continue,
+                false => return Err(why),
+            },
+        };
+        found = differences(tool, &wanted, &installed, protocols);
+        if found.is_empty() {
+            return Ok((changes, wanted.left_out));
+        }
+        if changes.is_empty() {
+            changes.clone_from(&found);
+        }
+        let new = ('1'..='9').find(|g| !installed.chains.iter().any(|c| c.generation == *g));
+        let new = new.ok_or("too many chains were left behind; remove those called VKS…")?;
+        for table in TABLES {
+            let commands = installed.replacement(table, new, &wanted.chains);
+            if commands.is_empty() {
+                continue;
+            }
+            if let Err(why) = tool.change(table, &commands) {
+                match tool.probe_again()? {
+                    true => break,
+                    false => return Err(why),
+                }
+            }
+        }
+    }
+    Err(format!("{} does not have what it was told: {}", name(tool), found.join("; ")))
+}
+
+impl Chained {
+    fn full(&self) -> String {
+        full(self.generation, &self.name)
+    }
+}
+
+fn full(generation: char, name: &str) -> String {
+    format!("VKS{generation}_{name}")
+}
+
+impl Installed {
+    fn any(&self) -> bool {
+        !self.chains.is_empty()
+    }
+
+    /// What makes `wanted` of one table the generation in force, and removes all others.
+    fn replacement(&self, table: &str, new: char, wanted: &[Chain]) -> Vec<Vec<String>> {
+        let wanted: Vec<&Chain> = wanted.iter().filter(|c| c.table == table).collect();
+        let mut out: Vec<Vec<String>> = Vec::new();
+        out.extend(wanted.iter().map(|c| owned(&["-N", &full(new, &c.name)])));
+        for chain in &wanted {
+            let name = full(new, &chain.name);
+            for line in &chain.rules {
+                let mut words = owned(&["-A", &name]);
+                // What is done stands last, as in what is read.
+                let at = line.words.iter().position(|w| w == "-j");
+                let (conditions, target) = line.words.split_at(at.unwrap_or(line.words.len()));
+                words.extend_from_slice(conditions);
+                if !line.comment.is_empty() {
+                    words.extend(owned(&["-m", "comment", "--comment", &line.comment]));
+                }
+                let mut target = target.to_vec();
+                if let [_, to, ..] = target.as_mut_slice()
+                    && wanted.iter().any(|c| c.name == *to)
+                {
+                    *to = full(new, to);
+                }
+                words.extend(target);
+                out.push(words);
+            }
+        }
+        // The last one first: of two in one hook, the one that comes first in the model stands first.
+        for (chain, hook) in wanted.iter().rev().filter_map(|c| Some((c, c.hook?))) {
+            out.push(owned(&["-I", hook, "1", "-j", &full(new, &chain.name)]));
+        }
+        out.extend(self.removal(table, |generation| generation != new));
+        out
+    }
+
+    /// What removes chains of these generations, and the jumps to them.
+    fn removal(&self, table: &str, which: impl Fn(char) -> bool) -> Vec<Vec<String>> {
+        let mut out = Vec::new();
+        for (_, hook, line) in self.hooks.iter().filter(|(t, ..)| t == table) {
+            let to = line.value("-j").and_then(ours);
+            if to.is_some_and(|(generation, _)| which(generation)) {
+                let mut words = owned(&["-D", hook]);
+                words.extend_from_slice(&line.words);
+                out.push(words);
+            }
+        }
+        let own = self.chains.iter().filter(|c| c.table == table && which(c.generation));
+        for command in ["-F", "-X"] {
+            out.extend(own.clone().map(|c| owned(&[command, &c.full()])));
+        }
+        out
+    }
+
+    /// The generation to which the first rule of a built-in chain leads, and what stands before it.
+    fn entered(&self, table: &str, hook: &str, name: &str) -> (Option<char>, Vec<&Line>) {
+        let mut before = Vec::new();
+        for (_, _, line) in self.hooks.iter().filter(|(t, h, _)| t == table && h == hook) {
+            let to = line.value("-j").and_then(ours).filter(|(_, to)| *to == name);
+            match to.filter(|_| line.words.len() == 2) {
+                Some((generation, _)) => return (Some(generation), before),
+                None => before.push(line),
+            }
+        }
+        (None, Vec::new())
+    }
+}
+
+/// Reads everything of one family that is ours, or stands where ours must.
+fn read(tool: &Tool) -> Result<Installed, String> {
+    let mut out = Installed::default();
+    let mut table = String::new();
+    for text in tool.listing()?.lines() {
+        if let Some(name) = text.strip_prefix('*') {
+            name.trim().clone_into(&mut table);
+        }
+        let declared = text.strip_prefix(':').or_else(|| text.strip_prefix("-N "));
+        if let Some((generation, name)) = declared.and_then(|t| t.split(' ').next()).and_then(ours)
+        {
+            out.chains.push(Chained {
+                table: table.clone(),
+                generation,
+                name: name.to_owned(),
+                rules: Vec::new(),
+            });
+        }
+        let (counts, rule) = match text.strip_prefix('[').and_then(|t| t.split_once("] ")) {
+            Some((counts, rule)) => (counts, rule),
+            None => ("0:0", text),
+        };
+        let Some(rule) = rule.strip_prefix("-A ") else { continue };
+        let mut words = split(rule);
+        if words.is_empty() {
+            continue;
+        }
+        let chain = words.remove(0);
+        let mut comment = String::new();
+        if let Some(at) = words.iter().position(|w| w == "--comment") {
+            comment = words.get(at + 1).cloned().unwrap_or_default();
+            // With the name of the match, which stands before.
+            let from = if at >= 2 { at - 2 } else { at };
+            words.drain(from..(at + 2).min(words.len()));
+        }
+        let counts = counts.split_once(':').unwrap_or_default();
+        let counts = (counts.0.parse().unwrap_or(0), counts.1.parse().unwrap_or(0));
+        let line = Line { words, comment, counts };
+        match ours(&chain) {
+            Some((generation, name)) => {
+                let found = out.chains.iter_mut().find(|c| {
+                    (c.table.as_str(), c.generation, c.name.as_str()) == (&table, generation, name)
+                });
+                if let Some(found) = found {
+                    found.rules.push(line);
+                }
+            }
+            None => out.hooks.push((table.clone(), chain, line)),
+        }
+    }
+    Ok(out)
+}
+
+/// How what is installed differs from what is wanted.
+fn differences(
+    tool: &Tool,
+    wanted: &Rendered,
+    installed: &Installed,
+    protocols: &str,
+) -> Vec<String> {
+    let mut out = Vec::new();
+    if !installed.any() {
+        return vec![format!("{}: the chains are missing", name(tool))];
+    }
+    let mut known: Vec<(&str, char, &str)> = Vec::new();
+    let mut generation = None;
+    // In one hook of one table there may be several of ours, one behind the other.
+    let mut allowed: Vec<&str> = Vec::new();
+    for chain in &wanted.chains {
+        let place = format!("{} table {}", name(tool), chain.table);
+        if let Some(hook) = chain.hook {
+            let (entered, before) = installed.entered(chain.table, hook, &chain.name);
+            generation = entered;
+            if entered.is_none() {
+                out.push(format!("{place}: nothing leads from {hook} to chain {}", chain.name));
+            }
+            let own = |line: &&&Line| {
+                line.value("-j").and_then(ours).is_some_and(|(g, to)| {
+                    Some(g) == entered && allowed.contains(&to) && line.words.len() == 2
+                })
+            };
+            if let Some(line) = before.iter().find(|line| !own(line)) {
+                let text = line.text();
+                out.push(format!("{place}: another rule stands before ours in {hook}: {text}"));
+            }
+            allowed.push(&chain.name);
+        }
+        let Some(generation) = generation else { continue };
+        known.push((chain.table, generation, &chain.name));
+        let found = installed.chains.iter().find(|c| {
+            (c.table.as_str(), c.generation, c.name.as_str())
+                == (chain.table, generation, chain.name.as_str())
+        });
+        let Some(found) = found else {
+            out.push(format!("{place}: chain {} is missing", chain.name));
+            continue;
+        };
+        let form = |line: &Line| (normal(&line.words, protocols), line.comment.clone());
+        let new: Vec<_> = chain.rules.iter().map(form).collect();
+        let old: Vec<_> = found.rules.iter().map(form).collect();
+        if new == old {
+            continue;
+        }
+        let before = out.len();
+        for (line, _) in chain.rules.iter().zip(&new).filter(|(_, form)| !old.contains(form)) {
+            out.push(format!("{place}: chain {} lacks the rule {}", chain.name, line.text()));
+        }
+        for (line, _) in found.rules.iter().zip(&old).filter(|(_, form)| !new.contains(form)) {
+            out.push(format!(
+                "{place}: chain {} has a rule that should not be there: {}",
+                chain.name,
+                line.words.join(" ")
+            ));
+        }
+        if out.len() == before {
+            out.push(format!("{place}: the rules of chain {} are in disorder", chain.name));
+        }
+    }
+    for chain in &installed.chains {
+        if !known.contains(&(chain.table.as_str(), chain.generation, chain.name.as_str())) {
+            out.push(format!(
+                "{} table {}: chain {} is not ours",
+                name(tool),
+                chain.table,
+                chain.full()
+            ));
+        }
+    }
+    out
+}
+
+/// The pauses that rules hold, also those that are over.
+fn pauses(installed: &Installed) -> Vec<Paused> {
+    let mut out: Vec<Paused> = Vec::new();
+    for pause in installed.chains.iter().flat_map(|c| &c.rules).filter_map(paused) {
+        if !out.iter().any(|p| (&p.set, p.key) == (&pause.set, pause.key)) {
+            out.push(pause);
+        }
+    }
+    out
+}
+
+fn paused(line: &Line) -> Option<Paused> {
+    let last = line::seconds(line.value("--datestop")?)?;
+    let (set, value) = match (line.value("-i"), line.value("-s")) {
+        (_, Some(addr)) => {
+            let [v4, v6] = PAUSED;
+            (if addr.contains(':') { v6 } else { v4 }, addr)
+        }
+        (Some(device), None) => (PAUSED_DEVICES, device),
+        (None, None) => return None,
+    };
+    Some(Paused { set: set.to_owned(), key: render::key(set, value)?, last })
+}
+
+/// What the kernel says of this thread's network; before Linux 3.17 only of the process's.
+fn net(file: &str) -> Option<String> {
+    let read = |folder: &str| fs::read_to_string(format!("/proc/{folder}/{file}")).ok();
+    read("thread-self/net").or_else(|| read("net"))
+}
+
+/// The networks to which the router sends over a device, default routes left out.
+fn routes(family: Family) -> Vec<(String, Net)> {
+    let [v4, v6] = ROUTES;
+    let text = net(if family == Family::V4 { v4 } else { v6 }).unwrap_or_default();
+    let hex = |text: &str| u32::from_str_radix(text, 16).ok();
+    let route = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (device, net, flags) = match (family, words.as_slice()) {
+            (Family::V4, [device, dest, _, flags, _, _, _, mask, ..]) => {
+                let addr = Ipv4Addr::from(hex(dest)?.to_ne_bytes());
+                let len = u8::try_from(hex(mask)?.count_ones()).ok()?;
+                (*device, Net::new(IpAddr::V4(addr), len), hex(flags)?)
+            }
+            (Family::V6, [dest, len, _, _, _, _, _, _, flags, device]) => {
+                let addr = Ipv6Addr::from(u128::from_str_radix(dest, 16).ok()?);
+                let len = u8::from_str_radix(len, 16).ok()?;
+                (*device, Net::new(IpAddr::V6(addr), len), hex(flags)?)
+            }
+            _ => return None,
+        };
+        let elsewhere = net.is_everything() || net.addr().is_multicast() || flags & REJECTS != 0;
+        (!elsewhere).then(|| (device.to_owned(), net))
+    };
+    let mut out: Vec<_> = text.lines().filter_map(route).collect();
+    out.sort_unstable();
+    out.dedup();
+    out
+}
+
+/// What `iptables-restore` and `ip6tables-restore` would be told, where kernel and programs can do
+/// everything.
+///
+/// # Errors
+/// What can be expressed nowhere.
+pub fn text(ruleset: &Ruleset) -> Result<String, String> {
+    let mut out = String::new();
+    for family in Family::BOTH {
+        let routes = routes(family);
+        let here = Here { family, has: &|_| true, paused: &[], routes: &routes };
+        let wanted = render(ruleset, &here)?;
+        out.push_str(&format!("# IPv{}\n", family.digit()));
+        for table in TABLES {
+            let commands = Installed::default().replacement(table, '1', &wanted.chains);
+            out.push_str(&tool::script(table, &commands));
+        }
+        out.extend(wanted.left_out.iter().map(|why| format!("# left out: {why}\n")));
+    }
+    Ok(out)
+}
