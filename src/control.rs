@@ -727,9 +727,11 @@ fn cut(policy: &Policy, observed: &Observed, firewall: &mut Backend) -> Result<u
         |e: &dyn fmt::Display| format!("removing the connections that were there before: {e}");
     let mut rules = ruleset::build(policy);
     let paused = fill_pauses(&mut rules, firewall).map_err(|e| failed(&e))?;
-    let socket = firewall.socket().map_err(|e| failed(&e))?;
-    let cut =
-        conntrack::kernel::cut(socket, policy, &rules, &observed.links).map_err(|e| failed(&e))?;
+    let cut = firewall
+        .socket()
+        .and_then(|socket| conntrack::kernel::cut(socket, policy, &rules, &observed.links))
+        .or_else(|e| conntrack::kernel::flush().ok_or(e))
+        .map_err(|e| failed(&e))?;
     if !paused {
         // Nothing is let out any more, and what was is cut. While a pause runs, its end is to come.
         firewall.forget_let_out().map_err(|e| failed(&e))?;

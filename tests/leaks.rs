@@ -36,6 +36,28 @@ struct Job {
     name: String,
     scenario: &'static Scenario,
     system: System,
+    /// Debian's kind of iptables that holds the product's rules; without, nftables.
+    iptables: Option<&'static str>,
+}
+
+impl Job {
+    fn column(&self) -> usize {
+        match self.iptables {
+            None => self.system.column(),
+            Some("legacy") => 6,
+            Some(_) => 7,
+        }
+    }
+}
+
+/// Whether the story is told with iptables too. The second layer alone is the same there, the guard has
+/// no notices, and nothing of the first one is left when somebody flushes all chains.
+fn with_iptables(scenario: &Scenario, system: System, kind: &str) -> bool {
+    let flushed = scenario.name == "forward::firewall_reloaded" && kind == "legacy";
+    !system.is_control()
+        && system != stage::LAYER2
+        && system != stage::GUARDED
+        && !(system == stage::LAYER1 && flushed)
 }
 
 fn main() -> ExitCode {
@@ -48,9 +70,17 @@ fn main() -> ExitCode {
     let mut jobs = Vec::new();
     for (row, scenario) in scenarios.enumerate() {
         for (system, _) in scenario.systems {
-            let name = format!("{}/{}", scenario.name, system.name());
-            if arguments.wants(&name) {
-                jobs.push(Job { row, name, scenario, system: *system });
+            for iptables in [None, Some("legacy"), Some("nft")] {
+                let mut name = format!("{}/{}", scenario.name, system.name());
+                if let Some(kind) = iptables {
+                    if !with_iptables(scenario, *system, kind) {
+                        continue;
+                    }
+                    name = format!("{name}+iptables-{kind}");
+                }
+                if arguments.wants(&name) {
+                    jobs.push(Job { row, name, scenario, system: *system, iptables });
+                }
             }
         }
     }
@@ -76,7 +106,7 @@ fn main() -> ExitCode {
                         Err(e) => println!("test {} ... FAILED\n    {e}", job.name),
                     }
                     let Ok(mut done) = done.lock() else { return };
-                    done.insert((job.row, job.system.column(), job.name.clone()), result);
+                    done.insert((job.row, job.column(), job.name.clone()), result);
                 }
             });
         }
@@ -101,7 +131,7 @@ fn main() -> ExitCode {
 /// One scenario on one system, in a laboratory of its own. A panic is a failure like any other.
 fn run(job: &Job) -> Result<Outcome, String> {
     let caught = std::panic::catch_unwind(|| -> lab::Res<Outcome> {
-        let mut stage = Stage::new(job.system)?;
+        let mut stage = Stage::new(job.system, job.iptables)?;
         let mut outcome = (job.scenario.run)(&mut stage)?;
         if job.system == stage::LAYER2 {
             outcome = outcome.without_own_answers();
@@ -129,6 +159,8 @@ fn table(jobs: &[Job], done: &Done) {
         "vpn-killswitch",
         "layer 1 alone",
         "layer 2 alone",
+        "iptables-legacy",
+        "iptables-nft",
     ];
     print!("{:<34}", "");
     heads.iter().for_each(|head| print!("{head:>16}"));

@@ -16,6 +16,10 @@ use crate::types::{Mac, Sorted};
 
 /// How many connections this network namespace has.
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
+/// On DD-WRT, whose kernels may lack ctnetlink: who reads one of these makes the kernel forget all
+/// connections (so does its `start_firewall`).
+const FLUSH: [&str; 2] =
+    ["/proc/net/ip_conntrack_flush", "/proc/sys/net/netfilter/nf_conntrack_flush"];
 /// `NETLINK_ROUTE`.
 const ROUTE: u16 = 0;
 /// `IPCTNL_MSG_CT_GET`, `IPCTNL_MSG_CT_DELETE` of `NFNL_SUBSYS_CTNETLINK`.
@@ -127,6 +131,13 @@ pub fn cut(
         }
     }
     Ok(cut)
+}
+
+/// Removes all connections, where there is no way to choose. `None` where there is none to do that either.
+pub fn flush() -> Option<Cut> {
+    let removed = std::fs::read_to_string(COUNT).ok().and_then(|n| n.trim().parse().ok());
+    let read = FLUSH.iter().filter(|file| std::fs::read(file).is_ok()).count();
+    (read > 0).then(|| Cut { removed: removed.unwrap_or(0), ..Cut::default() })
 }
 
 /// An entry; `None` for a family or shape that is not known here.

@@ -24,6 +24,9 @@ pub const PAUSED_DEVICES: &str = "paused_devices";
 /// Paused clients, by family digit.
 pub const PAUSED: [&str; 2] = ["paused4", "paused6"];
 
+/// The devices that lead to a local network, or what the name of that set begins with.
+pub const LOCALS: &str = "locals";
+
 /// The rules that let paused clients out, and their counters.
 pub const PAUSE_RULES: [&str; 3] = ["pause_network", "pause_client4", "pause_client6"];
 
@@ -59,7 +62,7 @@ const ICMPV6: u8 = 58;
 pub fn build(policy: &Policy) -> Ruleset {
     let mut b = Builder { policy, sets: Vec::new(), tunnels: String::new(), locals: String::new() };
     b.tunnels = b.add(Set::devices("tunnels", &policy.tunnels));
-    b.locals = b.add(Set::devices("locals", &policy.locals));
+    b.locals = b.add(Set::devices(LOCALS, &policy.locals));
     let mut chains = vec![b.inbound(), b.mark(), b.forward(), b.leaving()];
     if policy.ipsec {
         chains.push(b.translated());

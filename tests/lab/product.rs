@@ -11,6 +11,8 @@ pub struct Product {
     binary: PathBuf,
     root: PathBuf,
     router: Ns,
+    /// The folder with the programs of iptables, when these are to hold the rules.
+    iptables: Option<PathBuf>,
 }
 
 impl Product {
@@ -18,7 +20,14 @@ impl Product {
     pub fn new(binary: impl Into<PathBuf>, router: &Ns) -> Res<Self> {
         let root = directory("root")?;
         fs::create_dir_all(root.join("etc/config"))?;
-        Ok(Self { binary: binary.into(), root, router: router.clone() })
+        Ok(Self { binary: binary.into(), root, router: router.clone(), iptables: None })
+    }
+
+    /// The same with iptables, whose programs are in this folder.
+    pub fn with_iptables(mut self, programs: PathBuf) -> Res<Self> {
+        fs::create_dir_all(self.root.join("var/run"))?;
+        self.iptables = Some(programs);
+        Ok(self)
     }
 
     /// Where the configuration is.
@@ -34,7 +43,13 @@ impl Product {
     /// The program in the router's namespace, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.router.command(&self.binary);
-        command.arg("--root").arg(&self.root).args(["--platform", "generic"]).args(args);
+        command.arg("--root").arg(&self.root).args(["--platform", "generic"]);
+        if let Some(programs) = &self.iptables {
+            let old = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{old}", programs.display()));
+            command.args(["--backend", "iptables"]);
+        }
+        command.args(args);
         command
     }
 

@@ -390,6 +390,10 @@ fn reload_firewall(stage: &mut Stage) -> Res<()> {
         stage.lab.router.nft("delete table inet fw4\n")?;
         stage.lab.router.nft(OPEN_ROUTER)?;
     }
+    if stage.iptables == Some("legacy") {
+        // That has flushed ours too; the second layer held, and the hook brings them back.
+        return stage.hotplug();
+    }
     Ok(())
 }
 

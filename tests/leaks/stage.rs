@@ -241,14 +241,16 @@ impl fmt::Display for Outcome {
 pub struct Stage {
     pub lab: Lab,
     pub system: System,
+    /// Debian's kind of iptables, `legacy` or `nft`, that holds the product's rules; without, nftables.
+    pub iptables: Option<&'static str>,
     pub product: Option<Product>,
     guard: Option<Daemon>,
 }
 
 impl Stage {
-    pub fn new(system: System) -> Res<Self> {
+    pub fn new(system: System, iptables: Option<&'static str>) -> Res<Self> {
         let lab = Lab::new(Tunnel::Veth)?;
-        Ok(Self { lab, system, product: None, guard: None })
+        Ok(Self { lab, system, iptables, product: None, guard: None })
     }
 
     /// Puts the system in force.
@@ -268,7 +270,10 @@ impl Stage {
                     Setting::Silent => ("strict", "\toption reject '0'\n"),
                     Setting::Replies => ("strict", "\toption port_forward_replies '1'\n"),
                 };
-                let product = Product::new(BINARY, &self.lab.router)?;
+                let mut product = Product::new(BINARY, &self.lab.router)?;
+                if let Some(kind) = self.iptables {
+                    product = product.with_iptables(crate::lab::iptables(kind)?)?;
+                }
                 product.configure(&configuration(mode, more))?;
                 product.ok(&["apply"])?;
                 match setting {

@@ -10,18 +10,19 @@
 pub mod line;
 pub mod render;
 mod tool;
+mod v6;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Applied;
 use super::nft::read::{Counter, Element};
 use crate::netlink::Socket;
-use crate::ruleset::build::{PAUSED, PAUSED_DEVICES};
-use crate::ruleset::{Key, Ruleset};
+use crate::ruleset::build::{PAUSED, PAUSED_DEVICES, TUNNEL_ADDRS};
+use crate::ruleset::{Content, Key, Ruleset};
 use crate::types::{Family, Net};
 use line::{Line, normal, ours, split};
 use render::{Chain, Here, Paused, Rendered, render};
@@ -45,6 +46,7 @@ pub struct Iptables {
     without_v6: Option<String>,
     protocols: String,
     socket: Option<Socket>,
+    memory: PathBuf,
 }
 
 /// What is in the kernel, of one family.
@@ -87,7 +89,8 @@ impl Iptables {
             }
         }
         let protocols = fs::read_to_string("/etc/protocols").unwrap_or_default();
-        Ok(Self { tools, without_v6, protocols, socket: None })
+        let memory = memory.to_owned();
+        Ok(Self { tools, without_v6, protocols, socket: None, memory })
     }
 
     /// Removes what this backend has left behind where another one is in force. Whether there was any.
@@ -126,6 +129,17 @@ impl Iptables {
                 Err(why) => failed.push(why),
             }
         }
+        match &self.without_v6 {
+            Some(why) => {
+                match v6::close(ruleset, &self.memory) {
+                    Ok(changes) => applied.changes.extend(changes),
+                    Err(why) => failed.push(format!("IPv6 could not be switched off: {why}")),
+                }
+                applied.unavailable.push(off(why));
+            }
+            None if failed.is_empty() => v6::give_back(&self.memory),
+            None => {}
+        }
         if !failed.is_empty() {
             return Err(failed.join("; "));
         }
@@ -139,6 +153,7 @@ impl Iptables {
     /// What iptables said.
     pub fn remove(&mut self) -> Result<bool, String> {
         let mut any = false;
+        v6::give_back(&self.memory);
         for tool in &self.tools {
             let installed = read(tool)?;
             any |= installed.any();
@@ -163,10 +178,18 @@ impl Iptables {
             found.installed |= installed.any();
             if let Some(ruleset) = ruleset {
                 let paused = pauses(&installed);
-                let wanted = rendered(tool, ruleset, &paused)?;
-                found.differences.extend(differences(tool, &wanted, &installed, &self.protocols));
+                let wanted = rendered(tool, &still_refusing(ruleset, &installed), &paused)?;
+                for (matters, what) in differences(tool, &wanted, &installed, &self.protocols) {
+                    let list =
+                        if matters { &mut found.differences } else { &mut found.unavailable };
+                    list.push(what);
+                }
                 found.unavailable.extend(wanted.left_out);
             }
+        }
+        if let (Some(why), Some(ruleset)) = (&self.without_v6, ruleset) {
+            found.differences.extend(v6::differences(ruleset));
+            found.unavailable.push(off(why));
         }
         Ok(found)
     }
@@ -292,11 +315,6 @@ impl Iptables {
         Ok(out)
     }
 
-    /// Why IPv6 has no rules though the kernel has IPv6.
-    pub fn without_v6(&self) -> Option<&str> {
-        self.without_v6.as_deref()
-    }
-
     /// A connection to the kernel, for what speaks netlink (connection tracking).
     ///
     /// # Errors
@@ -308,6 +326,10 @@ impl Iptables {
         }
         self.socket.as_mut().ok_or_else(|| std::io::ErrorKind::NotConnected.into())
     }
+}
+
+fn off(why: &str) -> String {
+    format!("IPv6 is switched off on all devices but the local ones: {why}")
 }
 
 fn name(tool: &Tool) -> &'static str {
@@ -355,7 +377,8 @@ fn install(
                 false => return Err(why),
             },
         };
-        found = differences(tool, &wanted, &installed, protocols);
+        let differences = differences(tool, &wanted, &installed, protocols);
+        found = differences.into_iter().map(|(_, what)| what).collect();
         if found.is_empty() {
             return Ok((changes, wanted.left_out));
         }
@@ -514,17 +537,19 @@ fn read(tool: &Tool) -> Result<Installed, String> {
     Ok(out)
 }
 
-/// How what is installed differs from what is wanted.
+/// How what is installed differs from what is wanted, and whether it matters: a refusal with or without
+/// a word, or a line in a log, does not.
 fn differences(
     tool: &Tool,
     wanted: &Rendered,
     installed: &Installed,
     protocols: &str,
-) -> Vec<String> {
+) -> Vec<(bool, String)> {
     let mut out = Vec::new();
     if !installed.any() {
-        return vec![format!("{}: the chains are missing", name(tool))];
+        return vec![(true, format!("{}: the chains are missing", name(tool)))];
     }
+    let decides = |line: &Line| !matches!(line.value("-j"), Some("REJECT" | "LOG"));
     let mut known: Vec<(&str, char, &str)> = Vec::new();
     let mut generation = None;
     // In one hook of one table there may be several of ours, one behind the other.
@@ -535,7 +560,8 @@ fn differences(
             let (entered, before) = installed.entered(chain.table, hook, &chain.name);
             generation = entered;
             if entered.is_none() {
-                out.push(format!("{place}: nothing leads from {hook} to chain {}", chain.name));
+                let what = format!("{place}: nothing leads from {hook} to chain {}", chain.name);
+                out.push((true, what));
             }
             let own = |line: &&&Line| {
                 line.value("-j").and_then(ours).is_some_and(|(g, to)| {
@@ -544,7 +570,10 @@ fn differences(
             };
             if let Some(line) = before.iter().find(|line| !own(line)) {
                 let text = line.text();
-                out.push(format!("{place}: another rule stands before ours in {hook}: {text}"));
+                out.push((
+                    true,
+                    format!("{place}: another rule stands before ours in {hook}: {text}"),
+                ));
             }
             allowed.push(&chain.name);
         }
@@ -555,7 +584,7 @@ fn differences(
                 == (chain.table, generation, chain.name.as_str())
         });
         let Some(found) = found else {
-            out.push(format!("{place}: chain {} is missing", chain.name));
+            out.push((true, format!("{place}: chain {} is missing", chain.name)));
             continue;
         };
         let form = |line: &Line| (normal(&line.words, protocols), line.comment.clone());
@@ -566,27 +595,46 @@ fn differences(
         }
         let before = out.len();
         for (line, _) in chain.rules.iter().zip(&new).filter(|(_, form)| !old.contains(form)) {
-            out.push(format!("{place}: chain {} lacks the rule {}", chain.name, line.text()));
+            let what = format!("{place}: chain {} lacks the rule {}", chain.name, line.text());
+            out.push((decides(line), what));
         }
         for (line, _) in found.rules.iter().zip(&old).filter(|(_, form)| !new.contains(form)) {
-            out.push(format!(
-                "{place}: chain {} has a rule that should not be there: {}",
-                chain.name,
-                line.words.join(" ")
-            ));
+            let text = line.words.join(" ");
+            let what = format!(
+                "{place}: chain {} has a rule that should not be there: {text}",
+                chain.name
+            );
+            out.push((decides(line), what));
         }
         if out.len() == before {
-            out.push(format!("{place}: the rules of chain {} are in disorder", chain.name));
+            out.push((true, format!("{place}: the rules of chain {} are in disorder", chain.name)));
         }
     }
     for chain in &installed.chains {
         if !known.contains(&(chain.table.as_str(), chain.generation, chain.name.as_str())) {
-            out.push(format!(
-                "{} table {}: chain {} is not ours",
-                name(tool),
-                chain.table,
-                chain.full()
+            let table = &chain.table;
+            out.push((
+                true,
+                format!("{} table {table}: chain {} is not ours", name(tool), chain.full()),
             ));
+        }
+    }
+    out
+}
+
+/// The rules with the addresses that a tunnel had when they were installed. Refusing what is sent to
+/// them still, when the tunnel has lost them, is no difference that matters.
+fn still_refusing(ruleset: &Ruleset, installed: &Installed) -> Ruleset {
+    let mut out = ruleset.clone();
+    let inbound = installed.chains.iter().filter(|c| c.name == "inbound").flat_map(|c| &c.rules);
+    for addr in inbound.filter_map(|line| line.value("-d")) {
+        let [v4, v6] = TUNNEL_ADDRS;
+        let name = if addr.contains(':') { v6 } else { v4 };
+        let Some(set) = out.sets.iter_mut().find(|set| set.name == name) else { continue };
+        if let (Some(key), Content::Fixed(ranges)) = (render::key(name, addr), &mut set.content) {
+            ranges.push((key, key));
+            ranges.sort_unstable();
+            ranges.dedup();
         }
     }
     out

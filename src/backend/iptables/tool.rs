@@ -73,10 +73,14 @@ impl Tool {
     pub fn find(family: Family, folders: &OsStr, memory: &Path) -> Result<Self, String> {
         let name = if family == Family::V4 { "iptables" } else { "ip6tables" };
         let program = find(folders, name).ok_or_else(|| format!("{name} is not installed"))?;
+        let beside = |suffix: &str| {
+            Some(program.with_file_name(format!("{name}{suffix}"))).filter(|p| p.is_file())
+        };
         Ok(Self {
             family,
-            save: find(folders, &format!("{name}-save")),
-            restore: find(folders, &format!("{name}-restore")),
+            // Of the same kind: another folder's may keep other rules.
+            save: beside("-save"),
+            restore: beside("-restore"),
             program,
             missing: Vec::new(),
             fresh: false,
