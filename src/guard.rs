@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use netlink_bindings::utils::find_attr;
 
+use crate::backend::Backend;
 use crate::control::{Control, Memory, Outcome};
 use crate::follow::{self, Follower, Moved};
 use crate::lock;
@@ -58,6 +59,8 @@ const NOBODY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// Questions are at least so far apart.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
 const ASK_PAUSE_UNKEPT: Duration = Duration::from_secs(60);
+/// How often it is looked at a firewall of which the kernel tells nothing.
+const UNTOLD: Duration = Duration::from_secs(10);
 /// The kernel ends a pause with one of its ticks.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -153,7 +156,7 @@ impl<'a> Guard<'a> {
 
     /// Applies and says what was found. When to do so again without a notice: if it failed, when a
     /// pause ends, of which the kernel tells nobody, while there is no name server, and for a peer that
-    /// is silent.
+    /// is silent, and where the kernel tells nothing.
     fn repair(&mut self) -> Option<Duration> {
         match self.control.repair(&mut self.memory) {
             Ok(mut outcome) => {
@@ -174,7 +177,9 @@ impl<'a> Guard<'a> {
                 let nobody = (!names.is_empty() && servers.is_empty()).then_some(self.nobody);
                 self.nobody = (self.nobody * 2).min(NOBODY.1);
                 let silent = self.follow(&outcome.moved);
-                [paused.map(|left| left + TICK), nobody, silent].into_iter().flatten().min()
+                let told = outcome.kernel.as_ref().is_none_or(Backend::tells);
+                let untold = (!told).then_some(UNTOLD);
+                [paused.map(|left| left + TICK), nobody, silent, untold].into_iter().flatten().min()
             }
             Err(error) => {
                 // Once, not with every notice: a broken file is broken until somebody mends it.

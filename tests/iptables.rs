@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Test { name: "pause_and_its_end", run: pause_and_its_end },
         Test { name: "found_and_repaired", run: found_and_repaired },
         Test { name: "never_both", run: never_both },
+        Test { name: "guard_looks", run: guard_looks },
         Test { name: "without_comment", run: || without(&["-m comment"], &[]) },
         Test { name: "without_owner", run: || without(&["-m owner"], &[]) },
         Test { name: "without_multiport", run: || without(&["multiport"], &[]) },
@@ -355,4 +356,24 @@ fn never_both() -> Res<String> {
         }
     }
     Ok("one of both after each step".to_owned())
+}
+
+/// The kernel tells nothing of legacy iptables; the guard looks by itself.
+fn guard_looks() -> Res<String> {
+    let folder = lab::iptables("legacy")?;
+    let stage = stage(folder.clone())?;
+    let product = product(&stage)?;
+    product.ok(&["apply"])?;
+    let _guard = product.spawn(&["guard"])?;
+    let path = format!("PATH={}:$PATH", folder.display());
+    let there = || {
+        let saved = stage.lab.router.sh(&format!("{path}; iptables-save; ip6tables-save"));
+        saved.is_ok_and(|text| text.matches("-j VKS").count() >= 8)
+    };
+    wait_for("the rules", 5.0, there)?;
+    stage.lab.router.sh(&format!("{path}; iptables -F; ip6tables -t mangle -F"))?;
+    let began = std::time::Instant::now();
+    wait_for("the guard", 15.0, there)?;
+    stage.verify()?;
+    Ok(format!("repaired within {:.1} s", began.elapsed().as_secs_f64()))
 }

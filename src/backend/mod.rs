@@ -253,6 +253,11 @@ impl Backend {
         })
     }
 
+    /// Whether the kernel tells of changes to it.
+    pub fn tells(&self) -> bool {
+        matches!(self, Self::Nft(_))
+    }
+
     /// The connection, for what else speaks this protocol (connection tracking).
     ///
     /// # Errors

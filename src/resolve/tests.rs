@@ -154,7 +154,7 @@ fn until(
 /// Takes what is on its way; then the lookup must be done.
 fn settle(lookup: &mut Lookup, now: Instant) {
     until("end", lookup, now, &[], |l| l.deadline().is_none());
-    assert!(lookup.advance(now) && lookup.fds().len() == 0);
+    assert!(lookup.advance(now) && lookup.fds().is_empty());
 }
 
 fn parse(bytes: &[u8], from: SocketAddr) -> Asked {

@@ -47,6 +47,8 @@ pub struct Iptables {
     protocols: String,
     socket: Option<Socket>,
     memory: PathBuf,
+    /// What was read last, of each family; empty when something was changed since.
+    seen: Vec<Installed>,
 }
 
 /// What is in the kernel, of one family.
@@ -90,7 +92,7 @@ impl Iptables {
         }
         let protocols = fs::read_to_string("/etc/protocols").unwrap_or_default();
         let memory = memory.to_owned();
-        Ok(Self { tools, without_v6, protocols, socket: None, memory })
+        Ok(Self { tools, without_v6, protocols, socket: None, memory, seen: Vec::new() })
     }
 
     /// Removes what this backend has left behind where another one is in force. Whether there was any.
@@ -111,6 +113,7 @@ impl Iptables {
     /// Why it does not, for a person. Each family is the old or the new one then, or, without
     /// `iptables-restore`, something that is no more open than either.
     pub fn apply(&mut self, ruleset: &Ruleset) -> Result<Applied, String> {
+        self.seen.clear();
         let now = now();
         let mut applied = Applied::default();
         let mut failed = Vec::new();
@@ -152,6 +155,7 @@ impl Iptables {
     /// # Errors
     /// What iptables said.
     pub fn remove(&mut self) -> Result<bool, String> {
+        self.seen.clear();
         let mut any = false;
         v6::give_back(&self.memory);
         for tool in &self.tools {
@@ -173,13 +177,14 @@ impl Iptables {
     /// When it cannot be read.
     pub fn check(&mut self, ruleset: Option<&Ruleset>) -> Result<super::Found, String> {
         let mut found = super::Found::default();
-        for tool in &self.tools {
-            let installed = read(tool)?;
+        self.seen.clear();
+        self.look()?;
+        for (tool, installed) in self.tools.iter().zip(&self.seen) {
             found.installed |= installed.any();
             if let Some(ruleset) = ruleset {
-                let paused = pauses(&installed);
-                let wanted = rendered(tool, &still_refusing(ruleset, &installed), &paused)?;
-                for (matters, what) in differences(tool, &wanted, &installed, &self.protocols) {
+                let paused = pauses(installed);
+                let wanted = rendered(tool, &still_refusing(ruleset, installed), &paused)?;
+                for (matters, what) in differences(tool, &wanted, installed, &self.protocols) {
                     let list =
                         if matters { &mut found.differences } else { &mut found.unavailable };
                     list.push(what);
@@ -192,6 +197,14 @@ impl Iptables {
             found.unavailable.push(off(why));
         }
         Ok(found)
+    }
+
+    /// Reads what is there, if that is not known.
+    fn look(&mut self) -> Result<(), String> {
+        if self.seen.is_empty() {
+            self.seen = self.tools.iter().map(read).collect::<Result<_, _>>()?;
+        }
+        Ok(())
     }
 
     /// Opens for `elements`, while the rules of `ruleset` are in force.
@@ -218,6 +231,7 @@ impl Iptables {
                 name(tool)
             ));
         }
+        self.seen.clear();
         let last = (now_ms() + u128::from(ms)) / 1000;
         // The last second is one in which it is still open, to its end.
         let last = u64::try_from(last).unwrap_or(0).saturating_sub(1);
@@ -249,6 +263,7 @@ impl Iptables {
         sets: &[&'a str],
         which: impl Fn(&str, &Key) -> bool,
     ) -> Result<Vec<(&'a str, Key)>, String> {
+        self.seen.clear();
         let mut removed: Vec<(&str, Key)> = Vec::new();
         for tool in &self.tools {
             let installed = read(tool)?;
@@ -280,8 +295,9 @@ impl Iptables {
     /// When they cannot be read.
     pub fn counters(&mut self) -> Result<Vec<Counter>, String> {
         let mut out: Vec<Counter> = Vec::new();
-        for tool in &self.tools {
-            let installed = read(tool)?;
+        // What `check` has read is as good, once.
+        self.look()?;
+        for installed in std::mem::take(&mut self.seen) {
             for line in installed.chains.iter().flat_map(|c| &c.rules) {
                 let Some(name) = line.comment.split(' ').nth(1) else { continue };
                 let name = name.trim_end_matches(':').to_owned();
@@ -301,8 +317,9 @@ impl Iptables {
     /// When they cannot be read.
     pub fn elements(&mut self, set: &str) -> Result<Vec<Element>, String> {
         let mut out: Vec<Element> = Vec::new();
-        for tool in &self.tools {
-            for pause in pauses(&read(tool)?) {
+        self.look()?;
+        for installed in &self.seen {
+            for pause in pauses(installed) {
                 let left = u128::from(pause.last + 1) * 1000;
                 let left = left.checked_sub(now_ms()).filter(|left| *left > 0);
                 let Some(left) = left.filter(|_| pause.set == set) else { continue };
