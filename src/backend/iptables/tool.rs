@@ -290,7 +290,7 @@ fn read(mut from: impl io::Read + AsFd, end: Instant) -> Option<String> {
     let (mut out, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let _ = wait([(from.as_fd(), libc::POLLIN)], Some(left));
+        let _ = wait(&[(from.as_fd(), libc::POLLIN)], Some(left));
         if Instant::now() >= end || out.len() > OUTPUT_MAX {
             return None;
         }
