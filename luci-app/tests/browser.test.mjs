@@ -280,10 +280,14 @@ test('what degrades is said, and nothing is called protected', { skip }, async (
 
 test('an exemption is added by picking a known host', { skip }, async () => {
 	begin();
+	house.sh('ip link add br-iot type veth peer name iot1; ip link set iot1 addrgenmode none up; ip link set br-iot up; ip addr add 192.168.3.1/24 dev br-iot');
 
 	const p = await open(SETTINGS);
 
 	await p.page.waitForSelector('text=Add an exemption');
+	/* Neither a tunnel nor local: a candidate. */
+	await p.page.waitForSelector('[data-name="local_device"] >> text=Found, and not listed: br-iot');
+	house.sh('ip link del br-iot');
 	await p.shot('settings');
 	await p.page.click('text=Add an exemption');
 	await p.page.waitForSelector('.modal [data-name="src_mac"]');

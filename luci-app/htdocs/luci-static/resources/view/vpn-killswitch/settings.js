@@ -83,6 +83,12 @@ function suggestHosts(o, known, values) {
 	known.all.forEach(h => values(h).forEach(v => o.value(v, '%s (%s)'.format(v, h.name || h.mac))));
 }
 
+/* Candidates: what the program found and the file does not list, below the field that it belongs to. */
+function candidates(o, found) {
+	if (found.length)
+		o.description += '<br /><em>%h</em>'.format(_('Found, and not listed: %s').format(found.join(' · ')));
+}
+
 function describe(section_id, names) {
 	return names.map(n => rules.words(uci.get('vpn-killswitch', section_id, n)).join(', ')).filter(t => t).join('; ') || '-';
 }
@@ -140,6 +146,9 @@ return view.extend({
 		localDevice.noaliases = true;
 
 		const ipsec = flag(s, 'networks', 'ipsec', _('IPsec is a tunnel'), _('For IPsec without a device of its own. The second layer cannot tell what will be encrypted, and is left out.'), '0');
+
+		candidates(tunnelInterface, (this.status.warnings || []).filter(w => w.code == 'vpn-unlisted').map(w => w.message));
+		candidates(localDevice, this.status.unclassified || []);
 
 		for (const option of [ tunnelDevice, localDevice ]) {
 			option.validate = each(rules.device);
