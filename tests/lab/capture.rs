@@ -56,6 +56,11 @@ impl Capture {
         wait_for(what, seconds, || self.state.packets.lock().unwrap().iter().any(&like))
     }
 
+    /// How many packets like this were seen so far, for a wire that never falls silent.
+    pub fn so_far(&self, like: impl Fn(&Packet) -> bool) -> usize {
+        self.state.packets.lock().unwrap().iter().filter(|p| like(p)).count()
+    }
+
     /// Lets everything under way arrive, stops, and returns every packet. An error if the kernel
     /// had to drop a single one: a count would then be worth nothing.
     pub fn finish(mut self) -> Res<Vec<Packet>> {

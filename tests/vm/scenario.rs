@@ -423,8 +423,10 @@ fn offload(story: &mut Story) -> Res<String> {
     let (before, control) =
         (seen(&story.lab.router)?, Capture::start(&story.lab.provider, "isp0")?);
     trial.more()?;
-    let (after, control) = (seen(&story.lab.router)?, control.finish()?);
-    let passed = control.iter().filter(|p| !p.outgoing && p.mark.is_some()).count();
+    trial.more()?;
+    let passed = control.so_far(|p| !p.outgoing && p.mark.is_some());
+    let after = seen(&story.lab.router)?;
+    drop(control);
     if after != before || passed < SOME as usize * flows.len() {
         return Err(format!("{passed} packets, {} by the forward hook", after - before).into());
     }
