@@ -166,6 +166,7 @@ test('a pause is counted down until the kernel ends it', { skip }, async () => {
 	const first = await clock();
 
 	await p.page.waitForFunction(`!/0:0${first}/.test(document.querySelector('.vks-banner').innerText)`);
+	assert.equal(await p.page.getAttribute('[role=status]', 'aria-live'), 'off', 'seconds are not spoken');
 	await p.banner('protecting');
 	assert.equal(posture(), 'protecting');
 	await p.close();

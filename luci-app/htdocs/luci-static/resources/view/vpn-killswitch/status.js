@@ -120,16 +120,20 @@ return view.extend({
 		dom.content(this.nodes[name].lastElementChild, content);
 	},
 
-	/* Only what changed is written: a reader that speaks would repeat it every second. */
+	/* What changed is written, and what only counts is not spoken: a screen reader would do it every second. */
 	refreshBanner() {
 		const passed = this.reading ? Math.floor(seconds() - this.reading.at) : 0;
 		const look = logic.banner({ status: this.status, passed, error: this.error, since: this.since }, this.known);
 		const text = JSON.stringify(look);
 
-		if (text != this.shown)
-			dom.content(this.nodes.banner, api.banner(look));
+		if (text != this.shown) {
+			const counts = look.state == this.state && [ 'paused', 'unknown' ].indexOf(look.state) >= 0;
 
-		this.shown = text;
+			this.nodes.banner.setAttribute('aria-live', counts ? 'off' : 'polite');
+			dom.content(this.nodes.banner, api.banner(look));
+		}
+
+		[ this.shown, this.state ] = [ text, look.state ];
 		/* What was true is not shown as if it still were. */
 		this.sure = look.state != 'unknown' && this.status != null;
 
