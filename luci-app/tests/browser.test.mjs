@@ -67,6 +67,7 @@ async function open(path, { width = 1100, dark = false, forgive = null, at = ser
 /** As every test begins: protection as wanted, the tunnel up, nobody paused. */
 function begin({ on = true } = {}) {
 	Object.assign(server.state, { fails: null, delay: 0, readonly: false, calls: [], most: 0 });
+	server.forget();
 	house.tunnelUp();
 	house.configure(house.CONFIG);
 	house.run(on ? 'enable' : 'apply');
@@ -393,7 +394,7 @@ test('the first page of LuCI has the posture, and what is old does not stay', { 
 	const p = await open('status/index', { forgive: /ubus code|RPCError/ });
 
 	await p.banner('protecting');
-	await p.page.waitForSelector('text=/\\d+ packets were blocked, of \\d+ devices/');
+	await p.page.waitForSelector('text=/\\d+ packets were blocked; \\d+ devices tried/');
 	await p.shot('overview');
 	server.state.fails = 4;
 	await p.banner('unknown');

@@ -222,5 +222,8 @@ export async function start({ luci, root, hints = {}, interfaces = [], devices =
 
 	await new Promise(resolve => server.listen(0, '127.0.0.1', resolve));
 
-	return { state, url: `http://127.0.0.1:${server.address().port}`, close: () => new Promise(resolve => { server.closeAllConnections(); server.close(resolve); }) };
+	/* What was collected and not applied is nobody's any more. */
+	const forget = () => { [ staged, changes ] = [ null, [] ]; };
+
+	return { state, forget, url: `http://127.0.0.1:${server.address().port}`, close: () => new Promise(resolve => { server.closeAllConnections(); server.close(resolve); }) };
 }

@@ -21,7 +21,7 @@ return baseclass.extend({
 			api.style(),
 			api.banner(look, true),
 			E('p', {}, [
-				seen.status ? _('%d packets were blocked, of %d devices.').format(logic.counts(seen.status.packets).blocked, seen.status.blocked.length) + ' ' : '',
+				seen.status ? _('%d packets were blocked; %d devices tried to get out.').format(logic.counts(seen.status.packets).blocked, seen.status.blocked.length) + ' ' : '',
 				E('a', { 'href': L.url('admin/services/vpn-killswitch/status') }, [ _('Details') ])
 			])
 		]);
