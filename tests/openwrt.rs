@@ -334,7 +334,7 @@ fn rights_to_read_change_nothing() {
         let methods = rights["vpn-killswitch"][kind]["ubus"]["vpn-killswitch"].as_array().unwrap();
         methods.iter().map(|m| m.as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(of("read"), ["status", "check"]);
+    assert_eq!(of("read"), ["status", "check", "explain"]);
     // Every method of the object is somebody's.
     let list = Command::new(BINARY).args(["rpcd", "list"]).output().unwrap();
     let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
