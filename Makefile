@@ -25,7 +25,7 @@ build: setup-build ## the program: target/release/vpn-killswitch
 	$(CARGO) build --release --locked
 
 demo: setup-demo ## one evening in a house, without and with the kill switch
-	$(CARGO) build --release --locked --features demo --bins
+	$(CARGO) build --release --locked --features demo --bin vpn-killswitch --bin demo
 	$(SUDO) target/release/demo
 
 test: setup lint unit test-packages test-luci test-vm ## everything that must hold
