@@ -63,7 +63,7 @@ package: binary ## the packages for TARGET=, one of OpenWrt's architectures: dis
 packages: binaries ## the packages for every architecture in cross/targets.toml
 	cross/package
 
-test-vm: setup-vm ## a router's life on real kernels of other CPUs, emulated: ARCH="mipsel x86_64", all, or mips
+test-vm: setup-vm ## a router's life on real kernels of other CPUs, emulated: ARCH=NAME or all
 	tests/vm/run $(or $(ARCH),mipsel x86_64)
 
 leaktest: setup ## only real packets through real routers: what leaks, and what lives on
