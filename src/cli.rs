@@ -166,7 +166,8 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         known => known.and_then(|(_, kind)| kind),
     };
     let root = request.root.clone().unwrap_or_else(|| PathBuf::from("/"));
-    let control = Control::new(root).with(backend);
+    let control =
+        Control::new(root).with(backend).on_ddwrt(request.platform.as_deref() == Some("ddwrt"));
     let result = match command {
         "apply" if request.boot => control.boot().map(applied),
         "apply" => control.apply().map(applied),

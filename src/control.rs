@@ -95,12 +95,19 @@ pub struct Memory {
 pub struct Control {
     root: PathBuf,
     backend: Option<Kind>,
+    /// Whether settings are kept on DD-WRT's flash file system.
+    jffs: bool,
 }
 
 impl Control {
     /// Works below `root`, and on the kernel of this network namespace.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), backend: None }
+        Self { root: root.into(), backend: None, jffs: false }
+    }
+
+    /// With the configuration where DD-WRT keeps what lasts.
+    pub fn on_ddwrt(self, jffs: bool) -> Self {
+        Self { jffs, ..self }
     }
 
     /// With this firewall, whatever else the kernel has.
@@ -110,7 +117,7 @@ impl Control {
 
     /// The configuration file.
     pub fn config_path(&self) -> PathBuf {
-        self.root.join(config::PATH)
+        self.root.join(if self.jffs { config::PATH_JFFS } else { config::PATH })
     }
 
     /// Makes the kernel agree with the configuration. While no guard does so, asks for the names of VPN

@@ -18,6 +18,8 @@ pub(crate) use schema::{number, user_name};
 
 /// Where the configuration lies, below the root directory.
 pub const PATH: &str = "etc/config/vpn-killswitch";
+/// The same on DD-WRT, whose root file system cannot be written.
+pub const PATH_JFFS: &str = "jffs/etc/config/vpn-killswitch";
 
 /// What the router itself may send outside the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::TimeSources;
 use super::netifd::Interface;
+use super::nvram::Nvram;
 use super::vpn;
 use crate::config::Host;
 use crate::config::uci::{self, Package, Section, Value};
@@ -26,11 +27,15 @@ pub fn interfaces<'a>(
 ) -> Sorted<String, Vec<String>> {
     let network = Network { root, netifd, file: package(root, "etc/config/network") };
     let firewall = package(root, "etc/config/firewall");
+    let nvram = Nvram::open(root);
     names
         .map(|name| {
             let mut devices = network.devices(name);
             if devices.is_empty() {
                 devices = zone_devices(&firewall, &network, name);
+            }
+            if let Some(nvram) = nvram.as_ref().filter(|_| devices.is_empty()) {
+                devices = nvram.devices(name);
             }
             devices.sort_unstable();
             devices.dedup();
@@ -153,6 +158,15 @@ pub fn offload(root: &Path) -> bool {
     let firewall = package(root, "etc/config/firewall");
     let mut defaults = firewall.sections.iter().filter(|s| s.kind == "defaults");
     defaults.any(|section| flag(section, "flow_offloading"))
+}
+
+/// Which of the known engines the kernel has that forward established connections beside its rules.
+pub fn shortcuts(root: &Path) -> Vec<&'static str> {
+    let there = |name: &&str| root.join("sys/module").join(name).exists();
+    ["shortcut_fe", "shortcut_fe_ipv6", "fast_classifier", "ctf"]
+        .into_iter()
+        .filter(there)
+        .collect()
 }
 
 /// Numbers of the wanted users in `/etc/passwd`.

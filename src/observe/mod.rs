@@ -5,6 +5,7 @@
 mod files;
 mod kernel;
 pub mod netifd;
+mod nvram;
 pub mod vpn;
 
 use std::io;
@@ -90,6 +91,8 @@ pub struct Observed {
     pub not_at_boot: bool,
     /// Whether OpenWrt's firewall is told to let flows pass beside its rules.
     pub offload: bool,
+    /// Engines in the kernel that forward established connections beside its rules (SFE, CTF).
+    pub shortcuts: Vec<&'static str>,
     /// The clock, in seconds since 1970.
     pub clock: u64,
     /// Whether it shows a time before this program was written.
@@ -146,6 +149,7 @@ impl Observed {
             ipsec_keys: config.ipsec && kernel::ipsec_keys().unwrap_or(false),
             not_at_boot: files::not_at_boot(root),
             offload: files::offload(root),
+            shortcuts: files::shortcuts(root),
             clock,
             clock_is_early: clock < CLOCK_FLOOR_SECS,
             links,

@@ -148,6 +148,17 @@ pub fn derive(
                     .to_owned(),
         });
     }
+    if config.enabled && !observed.shortcuts.is_empty() {
+        warnings.push(Warning {
+            code: "shortcuts",
+            degrades: false,
+            message: format!(
+                "the kernel forwards established connections beside its rules ({}): one that was there \
+                 before protection, or before the tunnel went, may go on. Switch shortcut forwarding off",
+                observed.shortcuts.join(", ")
+            ),
+        });
+    }
     if config.enabled && observed.offload {
         warnings.push(Warning {
             code: "offload",

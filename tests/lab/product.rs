@@ -44,9 +44,8 @@ impl Product {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.router.command(&self.binary);
         command.arg("--root").arg(&self.root).args(["--platform", "generic"]);
-        if let Some(programs) = &self.iptables {
-            let old = std::env::var("PATH").unwrap_or_default();
-            command.env("PATH", format!("{}:{old}", programs.display()));
+        if let Some(path) = self.path() {
+            command.env("PATH", path);
             command.args(["--backend", "iptables"]);
         }
         command.args(args);
@@ -66,8 +65,21 @@ impl Product {
     /// Starts a command that stays; it ends with what is returned.
     pub fn spawn(&self, args: &[&str]) -> Res<Daemon> {
         let root = self.root.display().to_string();
-        let args = [&["--root", &root, "--platform", "generic"], args].concat();
-        self.router.spawn(&self.binary.display().to_string(), &args, &[])
+        let mut all = vec!["--root", &root, "--platform", "generic"];
+        let mut env = Vec::new();
+        let path = self.path();
+        if let Some(path) = &path {
+            all.extend(["--backend", "iptables"]);
+            env.push(("PATH", path.as_str()));
+        }
+        all.extend(args);
+        self.router.spawn(&self.binary.display().to_string(), &all, &env)
+    }
+
+    /// Where programs are looked for, when those of iptables are to be others.
+    fn path(&self) -> Option<String> {
+        let old = std::env::var("PATH").unwrap_or_default();
+        self.iptables.as_ref().map(|programs| format!("{}:{old}", programs.display()))
     }
 
     /// Runs a command that must succeed; its standard output.

@@ -73,6 +73,15 @@ fn netifd(finder: &mut Finder<'_>, section: &Section) {
     read_netifd(&root, section, |reading| list(finder, reading, name, Some(name)));
 }
 
+/// A configuration whose lines are known, each with where it stands.
+pub(super) fn from_lines(finder: &mut Finder<'_>, lines: &[(String, &str)], name: &str) {
+    let root = finder.root.to_owned();
+    let open = |file: &str| open(&root, None, file);
+    let mut reading = Reading::new(&open);
+    lines.iter().for_each(|(source, line)| reading.line(line, source));
+    list(finder, reading, name, None);
+}
+
 /// The device of such an interface: its own name is only netifd's.
 pub fn device(root: &Path, section: &Section) -> Option<DevicePattern> {
     read_netifd(root, section, |reading| reading.device())
