@@ -40,9 +40,19 @@ fn values() -> impl Strategy<Value = Theirs> {
     })
 }
 
-/// Whether serde_json takes it; it also refuses numbers that it cannot hold, and more than 128 levels.
-fn accepted(text: &[u8]) -> bool {
-    serde_json::from_slice::<Theirs>(text).is_ok()
+/// Whether serde_json takes it. It does not say of numbers that it cannot hold, such as 1e999.
+fn accepted(text: &[u8]) -> Option<bool> {
+    match serde_json::from_slice::<Theirs>(text) {
+        Err(e) if e.to_string().starts_with("number out of range") => None,
+        other => Some(other.is_ok()),
+    }
+}
+
+fn agree(text: &[u8]) -> Result<(), TestCaseError> {
+    let theirs = accepted(text);
+    prop_assume!(theirs.is_some());
+    prop_assert_eq!(Some(read(text).is_ok()), theirs, "{}", String::from_utf8_lossy(text));
+    Ok(())
 }
 
 proptest! {
@@ -54,18 +64,16 @@ proptest! {
 
     #[test]
     fn what_is_no_json_is_refused(value in values(), cut: prop::sample::Index, with in ".?") {
-        let text = value.to_string();
-        let at = text.floor_char_boundary(cut.index(text.len()));
-        let end = text.ceil_char_boundary(at + 1);
-        let broken = [&text[..at], &with, &text[end..]].concat();
-        prop_assert_eq!(read(broken.as_bytes()).is_ok(), accepted(broken.as_bytes()), "{}", broken);
+        let mut broken: Vec<char> = value.to_string().chars().collect();
+        let at = cut.index(broken.len());
+        broken.splice(at..=at, with.chars());
+        let broken = String::from_iter(broken);
+        agree(broken.as_bytes())?;
     }
 
     #[test]
-    fn so_is_anything_else(text in "[\\[\\]{}:,\"\\\\ud8c0-9.E+tn -]{0,12}") {
-        // A number so large has no place there; here nobody keeps it.
-        prop_assume!(!text.to_lowercase().contains('e'));
-        prop_assert_eq!(read(text.as_bytes()).is_ok(), accepted(text.as_bytes()), "{}", text);
+    fn so_is_anything_else(text in "[\\[\\]{}:,\"\\\\ud8c0-9.eE+tn -]{0,12}") {
+        agree(text.as_bytes())?;
     }
 
     #[test]
@@ -78,7 +86,7 @@ proptest! {
 
     #[test]
     fn bytes_do_no_harm(bytes: Vec<u8>) {
-        prop_assert_eq!(read(&bytes).is_ok(), accepted(&bytes));
+        agree(&bytes)?;
     }
 
     #[test]
