@@ -39,7 +39,16 @@ pub enum Guarantee {
 
 impl fmt::Display for Guarantee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        // Not by Debug: routers' builds have no such texts.
+        f.write_str(match self {
+            Self::G1 => "G1",
+            Self::G2 => "G2",
+            Self::G3 => "G3",
+            Self::G8 => "G8",
+            Self::G9 => "G9",
+            Self::G10 => "G10",
+            Self::G11 => "G11",
+        })
     }
 }
 
