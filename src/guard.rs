@@ -77,7 +77,8 @@ pub fn run(control: &Control) -> io::Result<()> {
             let left = again.map(|time| time.saturating_duration_since(Instant::now()));
             let soon = guard.ask().into_iter().chain(left).min();
             let mut fds = guard.lookup.as_ref().map(Lookup::fds).unwrap_or_default();
-            fds.extend([&guard.nftables, &guard.route].map(|s| (s.as_fd(), libc::POLLIN)));
+            let sockets = guard.nftables.iter().chain([&guard.route]);
+            fds.extend(sockets.map(|s| (s.as_fd(), libc::POLLIN)));
             wait(&fds, soon)?;
             // Both, whatever the first one says.
             let (told, learnt) = (guard.listen()?, guard.learn());
@@ -94,7 +95,8 @@ pub fn run(control: &Control) -> io::Result<()> {
 struct Guard<'a> {
     control: &'a Control,
     log: Log,
-    nftables: Socket,
+    /// None where the kernel has no such protocol.
+    nftables: Option<Socket>,
     route: Socket,
     /// Who changed our table last, as the kernel says.
     culprit: Option<String>,
@@ -128,10 +130,14 @@ struct Guard<'a> {
 impl<'a> Guard<'a> {
     fn new(control: &'a Control) -> io::Result<Self> {
         let netfilter = u16::try_from(libc::NETLINK_NETFILTER).unwrap_or(12);
+        let nftables = match Socket::open(netfilter) {
+            Err(e) if e.raw_os_error() == Some(libc::EPROTONOSUPPORT) => None,
+            opened => Some(opened?),
+        };
         let mut guard = Self {
             control,
             log: Log::default(),
-            nftables: Socket::open(netfilter)?,
+            nftables,
             route: Socket::open(0)?,
             culprit: None,
             ours: false,
@@ -149,7 +155,9 @@ impl<'a> Guard<'a> {
             follower: Follower::default(),
             lookup: None,
         };
-        guard.nftables.join(&[GROUP_NFTABLES])?;
+        if let Some(nftables) = &mut guard.nftables {
+            nftables.join(&[GROUP_NFTABLES])?;
+        }
         guard.route.join(&GROUPS_ROUTE)?;
         Ok(guard)
     }
@@ -300,7 +308,7 @@ impl<'a> Guard<'a> {
         let Self { culprit, ours, provoked, .. } = self;
         let own = std::process::id();
         // A change's own messages come before the one that says whose it was.
-        self.nftables.drain(|kind, payload| {
+        let mut changed = |kind, payload: &[u8]| {
             any = true;
             if kind != NEWGEN {
                 *ours |= is_about_us(payload);
@@ -311,7 +319,10 @@ impl<'a> Guard<'a> {
                 *culprit = Some(format!("{name}, process {pid}"));
             }
             *ours = false;
-        })?;
+        };
+        if let Some(nftables) = &mut self.nftables {
+            nftables.drain(&mut changed)?;
+        }
         self.route.drain(|kind, payload| {
             any = true;
             let attrs = payload.get(FIB_RULE_HEADER..).unwrap_or_default();

@@ -108,16 +108,19 @@ impl Backend {
         if kind == Some(Kind::Iptables) {
             return Ok(Self::Iptables(Iptables::open(memory)?));
         }
-        let mut nft = Nft::open()?;
-        if kind.is_none() && !nft.is_there() {
-            match Iptables::open(memory) {
-                Ok(iptables) => return Ok(Self::Iptables(iptables)),
-                Err(why) => {
-                    return Err(Error::Iptables(format!("this kernel has no nftables, and {why}")));
-                }
-            }
+        let nft = Nft::open();
+        if kind == Some(Kind::Nft) {
+            return Ok(Self::Nft(nft?));
         }
-        Ok(Self::Nft(nft))
+        if let Ok(mut nft) = nft
+            && nft.is_there()
+        {
+            return Ok(Self::Nft(nft));
+        }
+        match Iptables::open(memory) {
+            Ok(iptables) => Ok(Self::Iptables(iptables)),
+            Err(why) => Err(format!("this kernel has no nftables, and {why}").into()),
+        }
     }
 
     /// Makes the kernel agree with `ruleset`; changes nothing when it already does. What the other

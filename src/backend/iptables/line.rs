@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// A rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Line {
-    /// What stands behind the chain's name on the command line, without the comment.
-    pub words: Vec<String>,
+    /// What stands behind the chain's name on the command line. A wanted one has no comment in it.
+    pub text: String,
     /// `G1 fwd_drop: …` where the rule of the model decides; empty where lines only lead there.
     pub comment: String,
     /// Packets and bytes so far, as read.
@@ -19,14 +19,15 @@ pub struct Line {
 
 impl Line {
     /// The value of an option; of one that stands there several times, the first.
-    pub fn value(&self, option: &str) -> Option<&str> {
-        let at = self.words.iter().position(|w| w == option)?;
-        self.words.get(at + 1).map(String::as_str)
+    pub fn value(&self, option: &str) -> Option<String> {
+        let mut words = split(&self.text).into_iter();
+        words.find(|word| word == option)?;
+        words.next()
     }
 
     /// As a person reads it.
-    pub fn text(&self) -> String {
-        if self.comment.is_empty() { self.words.join(" ") } else { format!("'{}'", self.comment) }
+    pub fn name(&self) -> String {
+        if self.comment.is_empty() { self.text.clone() } else { format!("'{}'", self.comment) }
     }
 }
 
@@ -63,15 +64,16 @@ pub fn ours(chain: &str) -> Option<(char, &str)> {
 
 /// The rule's conditions and target, in one form whoever wrote them. `protocols` is the text of
 /// `/etc/protocols`.
-pub fn normal(words: &[String], protocols: &str) -> Vec<String> {
+pub fn normal(text: &str, protocols: &str) -> Vec<String> {
     let mut out = Vec::new();
+    let words = split(text);
     let mut words = words.iter().map(String::as_str).peekable();
     let mut not = "";
     while let Some(word) = words.next() {
         match word {
             "!" => not = "! ",
             // What a match is called follows from its options.
-            "-m" | "--match" => drop(words.next()),
+            "-m" | "--match" | "--comment" => drop(words.next()),
             "--utc" => {}
             // What it is unless it is said is not said.
             "--limit-burst" if words.peek() == Some(&"5") => drop(words.next()),
@@ -80,7 +82,11 @@ pub fn normal(words: &[String], protocols: &str) -> Vec<String> {
                 while let Some(next) = words.next_if(|w| !w.starts_with('-') && *w != "!") {
                     value.push(next);
                 }
-                out.push(format!("{not}{}", canonical(option, &value.join(" "), protocols)));
+                let form = canonical(option, &value.join(" "), protocols);
+                // Every address is said by saying nothing.
+                if !(matches!(option, "-s" | "-d") && form.ends_with("/0")) {
+                    out.push(format!("{not}{form}"));
+                }
                 not = "";
             }
         }
@@ -124,7 +130,18 @@ fn canonical(option: &str, value: &str, protocols: &str) -> String {
 
 /// A protocol's number.
 fn protocol(name: &str, protocols: &str) -> String {
-    let known = [("icmp", "1"), ("tcp", "6"), ("udp", "17"), ("ipv6-icmp", "58"), ("icmpv6", "58")];
+    // Those that iptables knows by itself.
+    let known = [
+        ("icmp", "1"),
+        ("tcp", "6"),
+        ("udp", "17"),
+        ("esp", "50"),
+        ("ah", "51"),
+        ("ipv6-icmp", "58"),
+        ("icmpv6", "58"),
+        ("sctp", "132"),
+        ("udplite", "136"),
+    ];
     if let Some((_, number)) = known.iter().find(|(known, _)| *known == name) {
         return (*number).to_owned();
     }
@@ -184,7 +201,7 @@ mod tests {
     use super::*;
 
     fn form(text: &str) -> Vec<String> {
-        normal(&split(text), "gre\t47\tGRE\nipv6 41 IPv6\n")
+        normal(text, "gre\t47\tGRE\nipv6 41 IPv6\n")
     }
 
     #[test]
@@ -203,6 +220,7 @@ mod tests {
             ("! -i lo -o eth0", "-o eth0 ! -i lo"),
             ("-p tcp --tcp-flags SYN,ACK,FIN,RST SYN", "-p 6 --tcp-flags FIN,SYN,RST,ACK SYN"),
             ("-j VKS1_forward_2", "-j VKS2_forward_2"),
+            ("-s 0.0.0.0/0 -j DROP", "-j DROP"),
         ] {
             assert_eq!(form(one), form(other), "{one}");
         }

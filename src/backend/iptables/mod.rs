@@ -24,7 +24,7 @@ use crate::netlink::Socket;
 use crate::ruleset::build::{PAUSED, PAUSED_DEVICES, TUNNEL_ADDRS};
 use crate::ruleset::{Content, Key, Ruleset};
 use crate::types::{Family, Net};
-use line::{Line, normal, ours, split};
+use line::{Line, normal, ours};
 use render::{Chain, Here, Paused, Rendered, render};
 use tool::Tool;
 
@@ -275,7 +275,7 @@ impl Iptables {
                     let Some(pause) = paused(line) else { continue };
                     let Some(set) = sets.iter().find(|set| **set == pause.set) else { continue };
                     if which(set, &pause.key) {
-                        commands.push(owned(&["-D", &full, &n.to_string()]));
+                        commands.push(format!("-D {full} {n}"));
                         if pause.last >= now() && !removed.contains(&(*set, pause.key)) {
                             removed.push((*set, pause.key));
                         }
@@ -351,10 +351,6 @@ fn off(why: &str) -> String {
 
 fn name(tool: &Tool) -> &'static str {
     if tool.family == Family::V4 { "iptables" } else { "ip6tables" }
-}
-
-fn owned(words: &[&str]) -> Vec<String> {
-    words.iter().map(|w| (*w).to_owned()).collect()
 }
 
 fn now_ms() -> u128 {
@@ -436,53 +432,44 @@ impl Installed {
     }
 
     /// What makes `wanted` of one table the generation in force, and removes all others.
-    fn replacement(&self, table: &str, new: char, wanted: &[Chain]) -> Vec<Vec<String>> {
+    fn replacement(&self, table: &str, new: char, wanted: &[Chain]) -> Vec<String> {
         let wanted: Vec<&Chain> = wanted.iter().filter(|c| c.table == table).collect();
-        let mut out: Vec<Vec<String>> = Vec::new();
-        out.extend(wanted.iter().map(|c| owned(&["-N", &full(new, &c.name)])));
+        let mut out: Vec<String> =
+            wanted.iter().map(|c| format!("-N {}", full(new, &c.name))).collect();
         for chain in &wanted {
             let name = full(new, &chain.name);
             for line in &chain.rules {
-                let mut words = owned(&["-A", &name]);
                 // What is done stands last, as in what is read.
-                let at = line.words.iter().position(|w| w == "-j");
-                let (conditions, target) = line.words.split_at(at.unwrap_or(line.words.len()));
-                words.extend_from_slice(conditions);
-                if !line.comment.is_empty() {
-                    words.extend(owned(&["-m", "comment", "--comment", &line.comment]));
-                }
-                let mut target = target.to_vec();
-                if let [_, to, ..] = target.as_mut_slice()
-                    && wanted.iter().any(|c| c.name == *to)
-                {
-                    *to = full(new, to);
-                }
-                words.extend(target);
-                out.push(words);
+                let (conditions, target) = line.text.rsplit_once("-j ").unwrap_or(("", &line.text));
+                let comment = match line.comment.as_str() {
+                    "" => String::new(),
+                    text => format!("-m comment --comment \"{text}\" "),
+                };
+                let own = wanted.iter().any(|c| c.name == target);
+                let target = if own { full(new, target) } else { target.to_owned() };
+                out.push(format!("-A {name} {conditions}{comment}-j {target}"));
             }
         }
         // The last one first: of two in one hook, the one that comes first in the model stands first.
         for (chain, hook) in wanted.iter().rev().filter_map(|c| Some((c, c.hook?))) {
-            out.push(owned(&["-I", hook, "1", "-j", &full(new, &chain.name)]));
+            out.push(format!("-I {hook} 1 -j {}", full(new, &chain.name)));
         }
         out.extend(self.removal(table, |generation| generation != new));
         out
     }
 
     /// What removes chains of these generations, and the jumps to them.
-    fn removal(&self, table: &str, which: impl Fn(char) -> bool) -> Vec<Vec<String>> {
+    fn removal(&self, table: &str, which: impl Fn(char) -> bool) -> Vec<String> {
         let mut out = Vec::new();
         for (_, hook, line) in self.hooks.iter().filter(|(t, ..)| t == table) {
-            let to = line.value("-j").and_then(ours);
-            if to.is_some_and(|(generation, _)| which(generation)) {
-                let mut words = owned(&["-D", hook]);
-                words.extend_from_slice(&line.words);
-                out.push(words);
+            let to = line.value("-j");
+            if to.as_deref().and_then(ours).is_some_and(|(generation, _)| which(generation)) {
+                out.push(format!("-D {hook} {}", line.text));
             }
         }
         let own = self.chains.iter().filter(|c| c.table == table && which(c.generation));
         for command in ["-F", "-X"] {
-            out.extend(own.clone().map(|c| owned(&[command, &c.full()])));
+            out.extend(own.clone().map(|c| format!("{command} {}", c.full())));
         }
         out
     }
@@ -491,14 +478,18 @@ impl Installed {
     fn entered(&self, table: &str, hook: &str, name: &str) -> (Option<char>, Vec<&Line>) {
         let mut before = Vec::new();
         for (_, _, line) in self.hooks.iter().filter(|(t, h, _)| t == table && h == hook) {
-            let to = line.value("-j").and_then(ours).filter(|(_, to)| *to == name);
-            match to.filter(|_| line.words.len() == 2) {
+            match jump(line).filter(|(_, to)| *to == name) {
                 Some((generation, _)) => return (Some(generation), before),
                 None => before.push(line),
             }
         }
         (None, Vec::new())
     }
+}
+
+/// The chain of ours to which the line leads everything.
+fn jump(line: &Line) -> Option<(char, &str)> {
+    line.text.strip_prefix("-j ").and_then(ours)
 }
 
 /// Reads everything of one family that is ours, or stands where ours must.
@@ -524,22 +515,12 @@ fn read(tool: &Tool) -> Result<Installed, String> {
             None => ("0:0", text),
         };
         let Some(rule) = rule.strip_prefix("-A ") else { continue };
-        let mut words = split(rule);
-        if words.is_empty() {
-            continue;
-        }
-        let chain = words.remove(0);
-        let mut comment = String::new();
-        if let Some(at) = words.iter().position(|w| w == "--comment") {
-            comment = words.get(at + 1).cloned().unwrap_or_default();
-            // With the name of the match, which stands before.
-            let from = if at >= 2 { at - 2 } else { at };
-            words.drain(from..(at + 2).min(words.len()));
-        }
+        let (chain, text) = rule.split_once(' ').unwrap_or((rule, ""));
         let counts = counts.split_once(':').unwrap_or_default();
         let counts = (counts.0.parse().unwrap_or(0), counts.1.parse().unwrap_or(0));
-        let line = Line { words, comment, counts };
-        match ours(&chain) {
+        let mut line = Line { text: text.trim().to_owned(), comment: String::new(), counts };
+        line.comment = line.value("--comment").unwrap_or_default();
+        match ours(chain) {
             Some((generation, name)) => {
                 let found = out.chains.iter_mut().find(|c| {
                     (c.table.as_str(), c.generation, c.name.as_str()) == (&table, generation, name)
@@ -548,7 +529,7 @@ fn read(tool: &Tool) -> Result<Installed, String> {
                     found.rules.push(line);
                 }
             }
-            None => out.hooks.push((table.clone(), chain, line)),
+            None => out.hooks.push((table.clone(), chain.to_owned(), line)),
         }
     }
     Ok(out)
@@ -566,7 +547,7 @@ fn differences(
     if !installed.any() {
         return vec![(true, format!("{}: the chains are missing", name(tool)))];
     }
-    let decides = |line: &Line| !matches!(line.value("-j"), Some("REJECT" | "LOG"));
+    let decides = |line: &Line| !matches!(line.value("-j").as_deref(), Some("REJECT" | "LOG"));
     let mut known: Vec<(&str, char, &str)> = Vec::new();
     let mut generation = None;
     // In one hook of one table there may be several of ours, one behind the other.
@@ -581,12 +562,10 @@ fn differences(
                 out.push((true, what));
             }
             let own = |line: &&&Line| {
-                line.value("-j").and_then(ours).is_some_and(|(g, to)| {
-                    Some(g) == entered && allowed.contains(&to) && line.words.len() == 2
-                })
+                jump(line).is_some_and(|(g, to)| Some(g) == entered && allowed.contains(&to))
             };
             if let Some(line) = before.iter().find(|line| !own(line)) {
-                let text = line.text();
+                let text = line.name();
                 out.push((
                     true,
                     format!("{place}: another rule stands before ours in {hook}: {text}"),
@@ -604,7 +583,7 @@ fn differences(
             out.push((true, format!("{place}: chain {} is missing", chain.name)));
             continue;
         };
-        let form = |line: &Line| (normal(&line.words, protocols), line.comment.clone());
+        let form = |line: &Line| (normal(&line.text, protocols), line.comment.clone());
         let new: Vec<_> = chain.rules.iter().map(form).collect();
         let old: Vec<_> = found.rules.iter().map(form).collect();
         if new == old {
@@ -612,11 +591,11 @@ fn differences(
         }
         let before = out.len();
         for (line, _) in chain.rules.iter().zip(&new).filter(|(_, form)| !old.contains(form)) {
-            let what = format!("{place}: chain {} lacks the rule {}", chain.name, line.text());
+            let what = format!("{place}: chain {} lacks the rule {}", chain.name, line.name());
             out.push((decides(line), what));
         }
         for (line, _) in found.rules.iter().zip(&old).filter(|(_, form)| !new.contains(form)) {
-            let text = line.words.join(" ");
+            let text = &line.text;
             let what = format!(
                 "{place}: chain {} has a rule that should not be there: {text}",
                 chain.name
@@ -648,7 +627,7 @@ fn still_refusing(ruleset: &Ruleset, installed: &Installed) -> Ruleset {
         let [v4, v6] = TUNNEL_ADDRS;
         let name = if addr.contains(':') { v6 } else { v4 };
         let Some(set) = out.sets.iter_mut().find(|set| set.name == name) else { continue };
-        if let (Some(key), Content::Fixed(ranges)) = (render::key(name, addr), &mut set.content) {
+        if let (Some(key), Content::Fixed(ranges)) = (render::key(name, &addr), &mut set.content) {
             ranges.push((key, key));
             ranges.sort_unstable();
             ranges.dedup();
@@ -669,7 +648,7 @@ fn pauses(installed: &Installed) -> Vec<Paused> {
 }
 
 fn paused(line: &Line) -> Option<Paused> {
-    let last = line::seconds(line.value("--datestop")?)?;
+    let last = line::seconds(&line.value("--datestop")?)?;
     let (set, value) = match (line.value("-i"), line.value("-s")) {
         (_, Some(addr)) => {
             let [v4, v6] = PAUSED;
@@ -678,7 +657,7 @@ fn paused(line: &Line) -> Option<Paused> {
         (Some(device), None) => (PAUSED_DEVICES, device),
         (None, None) => return None,
     };
-    Some(Paused { set: set.to_owned(), key: render::key(set, value)?, last })
+    Some(Paused { set: set.to_owned(), key: render::key(set, &value)?, last })
 }
 
 /// What the kernel says of this thread's network; before Linux 3.17 only of the process's.

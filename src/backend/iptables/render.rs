@@ -69,7 +69,7 @@ pub struct Here<'a> {
 }
 
 /// Options of a match, by the module that has them; those that iptables itself knows have none.
-type Options = (&'static str, Vec<String>);
+type Options = (&'static str, String);
 
 /// One condition.
 enum Condition {
@@ -170,7 +170,7 @@ impl<'a> Writer<'a> {
             }
         }
         if chain.drop_by_default {
-            writer.end("-j", "DROP");
+            writer.push(Line { text: "-j DROP".to_owned(), ..Line::default() });
         }
         out.chains.append(&mut writer.chains);
         Ok(())
@@ -181,13 +181,13 @@ impl<'a> Writer<'a> {
             // Nothing here can list clients with a time of their own.
             return Ok(());
         }
-        let mut protocol: Vec<String> = Vec::new();
+        let mut protocol = String::new();
         let (mut plain, mut any, mut none) = (Vec::<Options>::new(), Vec::new(), Vec::new());
         let mut timed = Vec::new();
         for condition in &rule.matches {
             match condition {
-                Match::Protocol(p) => protocol = words(&["-p", &p.to_string()]),
-                Match::NotProtocol(p) => protocol = words(&["!", "-p", &p.to_string()]),
+                Match::Protocol(p) => protocol = format!("-p {p} "),
+                Match::NotProtocol(p) => protocol = format!("! -p {p} "),
                 other => match self.condition(other, rule)? {
                     Condition::Never => return Ok(()),
                     Condition::One(options) => plain.push(options),
@@ -201,8 +201,8 @@ impl<'a> Writer<'a> {
         let plain: Vec<&Options> = plain.iter().collect();
         let target = self.target(rule)?;
         let comment = comment(rule, (self.here.has)("comment"));
-        let line = |options: &[&Options], target: &[String], comment: &str| Line {
-            words: write(&protocol, options, target),
+        let line = |options: &[&Options], target: &str, comment: &str| Line {
+            text: write(&protocol, options, target),
             comment: comment.to_owned(),
             ..Line::default()
         };
@@ -233,7 +233,7 @@ impl<'a> Writer<'a> {
             }
             for list in lists {
                 let body = self.chain();
-                let to = words(&["-j", self.chains.get(body).map_or("", |c| c.name.as_str())]);
+                let to = format!("-j {}", self.chains.get(body).map_or("", |c| &c.name));
                 let with = std::mem::take(&mut early);
                 if list.is_empty() && timed.is_empty() {
                     self.push(line(&with, &to, ""));
@@ -245,7 +245,7 @@ impl<'a> Writer<'a> {
             }
             late.append(&mut early);
             for refused in &none {
-                self.push(line(&[refused], &words(&["-j", "RETURN"]), ""));
+                self.push(line(&[refused], "-j RETURN", ""));
             }
             match last {
                 None => self.push(line(&late, &target, &comment)),
@@ -259,8 +259,8 @@ impl<'a> Writer<'a> {
         }
         if let (Some(Action::SetMark(bit)), Some(_)) = (rule.actions.last(), rule.verdict) {
             // Setting does not end the chain. Before, nothing had it: it was cleared, or came here.
-            let words = split(&format!("-m mark --mark {bit:#x}/{bit:#x} -j RETURN"));
-            self.push(Line { words, ..Line::default() });
+            let text = format!("-m mark --mark {bit:#x}/{bit:#x} -j RETURN");
+            self.push(Line { text, ..Line::default() });
         }
         Ok(())
     }
@@ -278,10 +278,6 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn end(&mut self, how: &str, target: &str) {
-        self.push(Line { words: words(&[how, target]), ..Line::default() });
-    }
-
     fn need(&self, feature: &str) -> Result<(), String> {
         if (self.here.has)(feature) {
             return Ok(());
@@ -289,9 +285,9 @@ impl<'a> Writer<'a> {
         Err(format!("this kernel, or its iptables, lacks '{feature}'"))
     }
 
-    fn target(&self, rule: &Rule) -> Result<Vec<String>, String> {
+    fn target(&self, rule: &Rule) -> Result<String, String> {
         let mark = |option: &str, value: u32| format!("-j MARK {option} {value:#x}");
-        let text = match (rule.actions.last(), rule.verdict) {
+        Ok(match (rule.actions.last(), rule.verdict) {
             (Some(Action::SetMark(bit)), _) => {
                 self.need("mark")?;
                 mark("--or-mark", *bit)
@@ -308,10 +304,10 @@ impl<'a> Writer<'a> {
                 self.need("log")?;
                 let mut prefix = prefix.replace("vpn-killswitch", "VKS");
                 prefix.truncate(PREFIX_MAX);
-                let limit = format!("-m limit --limit {per_minute}/minute --limit-burst {burst}");
-                let mut out = split(&format!("{limit} -j LOG --log-level 6 --log-prefix"));
-                out.push(prefix);
-                return Ok(out);
+                format!(
+                    "-m limit --limit {per_minute}/minute --limit-burst {burst} -j LOG --log-level 6 \
+                     --log-prefix \"{prefix}\""
+                )
             }
             (None, Some(Verdict::Accept)) => "-j RETURN".to_owned(),
             (None, Some(Verdict::Drop)) => "-j DROP".to_owned(),
@@ -326,21 +322,20 @@ impl<'a> Writer<'a> {
                 format!("-j REJECT --reject-with {how}")
             }
             _ => return Err("iptables cannot do what it asks for".to_owned()),
-        };
-        Ok(split(&text))
+        })
     }
 
     fn condition(&self, condition: &Match, rule: &Rule) -> Result<Condition, String> {
-        let one = |module, text: String| Condition::One((module, split(&text)));
+        let one = |module, text: String| Condition::One((module, text));
         let family = |f: Family, holds: Condition| {
             if f == self.here.family { holds } else { Condition::Never }
         };
-        let port = |option: &str, ports: String| -> Result<Options, String> {
+        // Ports belong to a protocol.
+        let ports = || -> Result<&'static str, String> {
             let protocols = [(6, "tcp"), (17, "udp")];
             let named = protocols.iter().find(|(n, _)| rule.matches.contains(&Match::Protocol(*n)));
             let (_, module) = named.ok_or("a port without a protocol")?;
-            self.need(module)?;
-            Ok((*module, vec![option.to_owned(), ports]))
+            self.need(module).map(|()| *module)
         };
         Ok(match condition {
             Match::Protocol(_) | Match::NotProtocol(_) => Condition::Never,
@@ -349,7 +344,7 @@ impl<'a> Writer<'a> {
             Match::InDevice(set, true) => self.some(set, "-i")?,
             Match::InDevice(set, false) => Condition::NoneOf(self.set(set, "-i")?),
             Match::OutDevice(set) => self.some(set, "-o")?,
-            Match::NotFromLoopback => Condition::NoneOf(vec![("", words(&["-i", "lo"]))]),
+            Match::NotFromLoopback => Condition::NoneOf(vec![("", "-i lo".to_owned())]),
             Match::ToLoopback => one("", "-o lo".to_owned()),
             Match::SourceIn(f, _) | Match::DestIn(f, _) if *f != self.here.family => {
                 Condition::Never
@@ -360,7 +355,7 @@ impl<'a> Writer<'a> {
                 let there = self.here.routes.iter().filter(|(device, net)| {
                     pattern.matches(device) && net.family() == self.here.family
                 });
-                some(there.map(|(_, net)| ("", words(&["-s", &net.to_string()]))).collect())
+                some(there.map(|(_, net)| ("", format!("-s {net}"))).collect())
             }
             Match::SourceNet(net) => family(net.family(), one("", format!("-s {net}"))),
             Match::DestNet(net) => family(net.family(), one("", format!("-d {net}"))),
@@ -372,14 +367,12 @@ impl<'a> Writer<'a> {
                 self.need("tcp")?;
                 one("tcp", "--tcp-flags SYN,ACK,FIN,RST SYN".to_owned())
             }
-            Match::SourcePort(number) => Condition::One(port("--sport", number.to_string())?),
-            Match::DestPort(number) => Condition::One(port("--dport", number.to_string())?),
+            Match::SourcePort(number) => one(ports()?, format!("--sport {number}")),
+            Match::DestPort(number) => one(ports()?, format!("--dport {number}")),
             Match::DestPortIn(set) => {
-                let mut list = self.set(set, "--dport")?;
-                for options in &mut list {
-                    *options = port("--dport", options.1.pop().unwrap_or_default())?;
-                }
-                some(list)
+                let module = ports()?;
+                let list = self.set(set, "--dport")?;
+                some(list.into_iter().map(|(_, text)| (module, text)).collect())
             }
             Match::IcmpType(number) => {
                 self.need("icmp")?;
@@ -451,8 +444,7 @@ impl<'a> Writer<'a> {
                 .map(|p| {
                     self.need("time")?;
                     let value = element(set, (p.key, p.key))?;
-                    let time = words(&["-m", "time", "--datestop", &date(p.last)]);
-                    Ok(("", [words(&[option, &value]), time].concat()))
+                    Ok(("", format!("{option} {value} -m time --datestop {}", date(p.last))))
                 })
                 .collect();
         };
@@ -463,14 +455,14 @@ impl<'a> Writer<'a> {
             ));
         }
         let module = if set.key == KeyType::Mac { "mac" } else { "" };
-        ranges.iter().map(|r| Ok((module, words(&[option, &element(set, *r)?])))).collect()
+        ranges.iter().map(|r| Ok((module, format!("{option} {}", element(set, *r)?)))).collect()
     }
 }
 
 /// Whether a line that has something of each list would have an option twice.
 fn share_an_option(lists: &[&Vec<Options>], plain: &[&Options]) -> bool {
     let names = lists.iter().filter_map(|l| l.first()).chain(plain.iter().copied());
-    let names: Vec<&String> = names.filter_map(|o| o.1.first()).collect();
+    let names: Vec<_> = names.map(|o| o.1.split(' ').next()).collect();
     (1..).zip(&names).any(|(n, name)| names.iter().skip(n).any(|other| other == name))
 }
 
@@ -519,31 +511,24 @@ fn device(first: &Key, last: &Key) -> Result<String, String> {
     Ok(if prefix { format!("{stem}+") } else { stem.to_owned() })
 }
 
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|w| (*w).to_owned()).collect()
-}
-
-fn split(text: &str) -> Vec<String> {
-    text.split(' ').map(str::to_owned).collect()
-}
-
 /// A line: what iptables knows itself, then each module once, then what is done.
-fn write(protocol: &[String], options: &[&Options], target: &[String]) -> Vec<String> {
-    let own = options.iter().filter(|(module, _)| module.is_empty());
-    let mut out: Vec<String> = protocol.to_vec();
-    out.extend(own.flat_map(|(_, words)| words.clone()));
-    let mut named: Vec<&str> = Vec::new();
-    for (module, _) in options.iter().filter(|(module, _)| !module.is_empty()) {
-        if named.contains(module) {
+fn write(protocol: &str, options: &[&Options], target: &str) -> String {
+    let mut out = protocol.to_owned();
+    let mut named = vec![""];
+    named.extend(options.iter().map(|(module, _)| *module));
+    for (n, module) in named.iter().enumerate() {
+        if named.iter().take(n).any(|earlier| earlier == module) {
             continue;
         }
-        named.push(module);
-        out.extend(words(&["-m", module]));
-        let of_it = options.iter().filter(|(other, _)| other == module);
-        out.extend(of_it.flat_map(|(_, words)| words.clone()));
+        if !module.is_empty() {
+            out.push_str(&format!("-m {module} "));
+        }
+        for (_, text) in options.iter().filter(|(of, _)| of == module) {
+            out.push_str(text);
+            out.push(' ');
+        }
     }
-    out.extend(target.iter().cloned());
-    out
+    out + target
 }
 
 /// `G1 fwd_tunnel: through a tunnel`, in letters that no version of iptables reads as something else.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::line::split;
 use crate::netlink::wait;
 use crate::types::Family;
 
@@ -191,14 +192,15 @@ impl Tool {
     ///
     /// # Errors
     /// What the program said. Without `iptables-restore` those before the one that failed are done.
-    pub fn change(&self, table: &str, commands: &[Vec<String>]) -> Result<(), String> {
+    pub fn change(&self, table: &str, commands: &[String]) -> Result<(), String> {
         if let Some(restore) = self.restore.as_ref().filter(|_| self.has("restore")) {
             return self.restored(restore, script(table, commands));
         }
         for command in commands {
-            let words = command.iter().map(String::as_str);
+            let words = split(command);
+            let words = words.iter().map(String::as_str);
             let words: Vec<&str> = ["-t", table].into_iter().chain(words).collect();
-            self.iptables(&words).map_err(|why| format!("{}: {why}", command.join(" ")))?;
+            self.iptables(&words).map_err(|why| format!("{command}: {why}"))?;
         }
         Ok(())
     }
@@ -227,17 +229,8 @@ impl Tool {
 }
 
 /// Commands as `iptables-restore` reads them.
-pub fn script(table: &str, commands: &[Vec<String>]) -> String {
-    let mut text = format!("*{table}\n");
-    for command in commands {
-        let words = command.iter().map(|w| match w.contains(' ') {
-            true => format!("\"{w}\""),
-            false => w.clone(),
-        });
-        text.push_str(&words.collect::<Vec<_>>().join(" "));
-        text.push('\n');
-    }
-    text + "COMMIT\n"
+pub fn script(table: &str, commands: &[String]) -> String {
+    format!("*{table}\n{}\nCOMMIT\n", commands.join("\n"))
 }
 
 fn find(folders: &OsStr, name: &str) -> Option<PathBuf> {
