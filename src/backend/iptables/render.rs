@@ -549,3 +549,166 @@ pub fn key(set: &str, value: &str) -> Option<Key> {
     let addr = value.split('/').next()?.parse().ok()?;
     Some(Net::host(addr).bounds().0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ExemptConfig, RouterMode};
+    use crate::policy::{Endpoint, Policy};
+    use crate::ruleset::build;
+    use crate::types::{DevicePattern, Mac, Ports, Proto};
+
+    fn policy() -> Policy {
+        let devices = |names: &[&str]| -> Vec<DevicePattern> {
+            names.iter().map(|n| DevicePattern::parse(n).unwrap()).collect()
+        };
+        let addrs = ["192.0.2.9", "2001:db8::9"].map(|a| a.parse().unwrap());
+        let endpoint = Endpoint {
+            name: "server".to_owned(),
+            source: String::new(),
+            problem: String::new(),
+            host: "vpn.example.net".to_owned(),
+            by_name: true,
+            addrs: addrs.into(),
+            proto: Proto::Udp,
+            port: Some(51820),
+            source_port: None,
+            mark: None,
+            uid: Some(0),
+        };
+        let exempt = ExemptConfig {
+            name: "TV\n-A \"x\" \\ é".to_owned(),
+            enabled: true,
+            local_interfaces: Vec::new(),
+            local_devices: devices(&["br-guest"]),
+            src_mac: vec![Mac([2, 0, 0, 0, 0, 1])],
+            src_ip: Vec::new(),
+            dest_ip: vec![Net::parse("198.51.100.0/24").unwrap()],
+            dest_port: vec![Ports { first: 1, last: 9 }],
+            proto: None,
+            line: 1,
+        };
+        Policy {
+            tunnels: devices(&["wg0", "tun*"]),
+            locals: devices(&["br-lan", "br-guest"]),
+            tunnel_addrs: addrs.into(),
+            router: RouterMode::Strict,
+            reject: true,
+            port_forward_replies: true,
+            endpoints: vec![endpoint],
+            time_servers: addrs.into(),
+            exempts: vec![exempt],
+            ..Policy::closed()
+        }
+    }
+
+    fn rendered(policy: &Policy, family: Family, missing: &str) -> Result<Rendered, String> {
+        let routes = [("br-lan".to_owned(), Net::parse("192.168.1.0/24").unwrap())];
+        let paused = [Paused {
+            set: PAUSED_DEVICES.to_owned(),
+            key: *b"br-lan\0\0\0\0\0\0\0\0\0\0",
+            last: 9,
+        }];
+        let has = |feature: &str| feature != missing;
+        render(&build(policy), &Here { family, has: &has, paused: &paused, routes: &routes })
+    }
+
+    fn lines(rendered: &Rendered) -> Vec<(&str, &str)> {
+        let of = |c: &'_ Chain| c.name.split('_').next().map(str::len).unwrap_or(0);
+        rendered
+            .chains
+            .iter()
+            .flat_map(|c| c.rules.iter().map(move |r| (&c.name[..of(c)], r.text.as_str())))
+            .collect()
+    }
+
+    /// Lines that let something out: they leave a chain that would refuse, or set a mark.
+    fn opens((chain, text): &(&str, &str)) -> bool {
+        text.contains("--or-mark")
+            || text.contains("CONNMARK")
+            || (matches!(*chain, "forward" | "leaving") && text.ends_with("-j RETURN"))
+    }
+
+    #[test]
+    fn what_is_missing_never_opens() {
+        for family in Family::BOTH {
+            let whole = rendered(&policy(), family, "").unwrap();
+            assert_eq!(whole.left_out, Vec::<String>::new());
+            let whole = lines(&whole);
+            for feature in [
+                "raw",
+                "comment",
+                "mark",
+                "connmark",
+                "conntrack",
+                "state",
+                "direction",
+                "dnat",
+                "mac",
+                "owner",
+                "policy",
+                "hl",
+                "icmp",
+                "udp",
+                "tcp",
+                "log",
+                "reset",
+                "reject",
+            ] {
+                let Ok(part) = rendered(&policy(), family, feature) else { continue };
+                for line in lines(&part).into_iter().filter(opens) {
+                    let as_state = line.1.replace("-m state --state", "-m conntrack --ctstate");
+                    let known = whole.iter().any(|w| w.0 == line.0 && w.1 == as_state);
+                    assert!(known, "without {feature}: {line:?}");
+                }
+                for line in whole.iter().filter(|l| l.1.ends_with("-j DROP")) {
+                    assert!(lines(&part).contains(line), "without {feature}: no {line:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_refuses_and_cannot_be_said_is_an_error() {
+        for feature in ["tcp", "udp", "direction"] {
+            let error = rendered(&policy(), Family::V4, feature).unwrap_err();
+            assert!(error.contains(&format!("'{feature}'")), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_do_nothing_to_the_lines_they_stand_in() {
+        let rendered = rendered(&policy(), Family::V4, "").unwrap();
+        let all = rendered.chains.iter().flat_map(|c| &c.rules);
+        let comments: Vec<_> = all.map(|r| r.comment.as_str()).collect();
+        assert!(comments.contains(&"G8 exempt_1_4_tcp: exempt: TV_-A _x_ _ _"));
+        assert!(comments.iter().all(|c| !c.contains(['"', '\\', '\n', '\'']) && c.len() < 128));
+    }
+
+    #[test]
+    fn a_name_that_iptables_takes_for_a_beginning_is_left_out() {
+        let tunnels = vec![DevicePattern::parse("eth+").unwrap()];
+        let policy = Policy { tunnels, tunnel_addrs: Vec::new(), ..policy() };
+        let rendered = rendered(&policy, Family::V4, "").unwrap();
+        assert!(rendered.left_out.iter().any(|why| why.starts_with("fwd_tunnel: ")));
+        assert!(lines(&rendered).iter().all(|(_, text)| !text.contains("eth+")));
+    }
+
+    #[test]
+    fn many_choices_are_not_multiplied() {
+        let nets = (0..200).map(|n| Net::parse(&format!("10.0.{n}.0/24")).unwrap()).collect();
+        let mut policy = policy();
+        policy.exempts[0].dest_ip = nets;
+        policy.exempts[0].dest_port =
+            (0..200).map(|n| Ports { first: n * 3 + 1, last: n * 3 + 1 }).collect();
+        let few = lines(&rendered(&policy, Family::V4, "").unwrap()).len();
+        assert!(few < 2500, "{few}");
+        let nets = (0..2000u32).map(|n| Net::host(IpAddr::from((n * 2).to_be_bytes()))).collect();
+        policy.exempts[0].dest_ip = nets;
+        let left_out = rendered(&policy, Family::V4, "").unwrap().left_out;
+        assert!(
+            left_out.iter().any(|why| why.contains("a list of 2000 is too long")),
+            "{left_out:?}"
+        );
+    }
+}
