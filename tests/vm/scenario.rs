@@ -25,7 +25,7 @@ use lab::watch::{Seen, Watch};
 use lab::{Res, wait_for};
 use serde_json::Value;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const BINARY: &str = "/usr/sbin/vpn-killswitch";
 /// Packets a second of each flow, and of each flow in a step: an emulated router is slow.
@@ -33,6 +33,11 @@ const RATE: u32 = 40;
 const SOME: u32 = 20;
 /// How often the guard repairs.
 const REPAIRS: usize = 5;
+/// The pause, and how late an emulated router may be with seeing its end.
+const PAUSE: Duration = Duration::from_secs(4);
+const SLOW: Duration = Duration::from_secs(4);
+/// Seconds.
+const DAY: i64 = 86_400;
 /// Mark of the tunnel's own packets.
 const MARK: u32 = 51966;
 
@@ -371,21 +376,40 @@ fn memory(story: &mut Story) -> Res<String> {
 }
 
 /// No process of ours is alive when it ends.
+/// Sets the virtual router's clock so many seconds ahead.
+fn set_clock(story: &Story, ahead: i64) -> Res<()> {
+    if std::env::var_os("VM_CLOCK").is_none() {
+        return Err("this is no virtual router, whose clock may be set".into());
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let then = now.checked_add_signed(ahead).ok_or("a clock before 1970")?;
+    story.lab.router.sh(&format!("date -s @{then}"))?;
+    Ok(())
+}
+
 fn pause(story: &mut Story) -> Res<String> {
-    story.product.ok(&["pause", "4s"])?;
     let began = Instant::now();
+    story.product.ok(&["pause", &format!("{}s", PAUSE.as_secs())])?;
     let open = story.flood()?;
     let (_, seen) = open.finish()?;
     let leaked = seen.strays().count();
     if leaked == 0 {
         return Err("nothing left during the pause".into());
     }
+    // Neither a clock that is put back nor one that is put ahead makes it longer.
+    for jump in [-2 * DAY, DAY] {
+        set_clock(story, jump)?;
+    }
     wait_for("the end of the pause", 10.0, || story.status(4, "blocking").is_ok())?;
     let took = began.elapsed();
+    set_clock(story, DAY)?;
+    if took > PAUSE + SLOW {
+        return Err(format!("it was over only after {} ms", milliseconds(took)).into());
+    }
     let trial = story.flood()?;
     let sent = story.nothing_left(trial)?;
     Ok(format!(
-        "{leaked} packets left during it; over after {} ms: 0 of {sent}",
+        "{leaked} packets left during it; the clock jumped; over after {} ms: 0 of {sent}",
         milliseconds(took)
     ))
 }
