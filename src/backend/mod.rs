@@ -112,10 +112,14 @@ impl Backend {
         if kind == Some(Kind::Nft) {
             return Ok(Self::Nft(nft?));
         }
-        if let Ok(mut nft) = nft
-            && nft.is_there()
-        {
-            return Ok(Self::Nft(nft));
+        match nft {
+            Ok(mut nft) => {
+                if nft.is_there() {
+                    return Ok(Self::Nft(nft));
+                }
+            }
+            Err(nft::Error::Unusable(e)) if e.raw_os_error() == Some(libc::EPROTONOSUPPORT) => {}
+            Err(e) => return Err(e.into()),
         }
         match Iptables::open(memory) {
             Ok(iptables) => Ok(Self::Iptables(iptables)),

@@ -171,13 +171,12 @@ fn mistakes_on_the_command_line_are_named() -> Res<()> {
         (&["aply"], "unknown command 'aply'"),
         (
             &["apply", "--platform", "amiga"],
-            "unknown platform 'amiga'; known are openwrt and generic",
+            "unknown platform 'amiga'; known are openwrt, ddwrt and generic",
         ),
-        (&["apply", "--platform", "ddwrt"], "platform ddwrt needs the iptables backend"),
         (&["apply", "--json"], "invalid option '--json'"),
         (&["apply", "now"], "unexpected argument \"now\""),
         (&["disable", "--force"], "invalid option '--force'"),
-        (&["show", "--backend", "pf"], "unknown backend 'pf'; known is nft"),
+        (&["show", "--backend", "pf"], "unknown backend 'pf'; known are nft and iptables"),
         (&["apply", "--root"], "missing argument for option '--root'"),
     ] {
         assert_refused(&stage.run(args)?, 2, &[words, "see 'vpn-killswitch --help'"]);

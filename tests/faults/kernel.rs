@@ -32,7 +32,8 @@ fn refused(fault: impl Fn(&mut Tracee) -> Res<()>, commands: &[&str], words: &[&
     let before = stage.kernel()?;
     for command in commands {
         stage.configure(NEW)?;
-        let mut run = Tracee::start(stage.command(&[command]))?;
+        // Without it iptables would do.
+        let mut run = Tracee::start(stage.command(&["--backend", "nft", command]))?;
         fault(&mut run)?;
         assert_refused(&run.finish()?, 1, words);
         assert!(stage.kernel()? == before, "{command}: protection changed");

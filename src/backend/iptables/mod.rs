@@ -100,11 +100,14 @@ impl Iptables {
     /// # Errors
     /// What iptables said.
     pub fn remove_leftovers(memory: &Path) -> Result<bool, String> {
-        let folders = tool::folders();
-        let found = Family::BOTH.iter().filter_map(|f| Tool::find(*f, &folders, memory).ok());
-        // Without the programs, or a kernel that knows their tables, there is nothing.
-        let left = found.filter_map(|tool| tool.listing().ok()).any(|t| t.contains("-A VKS"));
-        if left { Self::open(memory)?.remove() } else { Ok(false) }
+        // Written where this backend was in use since the last boot.
+        let used = Family::BOTH.map(|family| tool::memory(family, memory));
+        if !used.iter().any(|file| file.exists()) {
+            return Ok(false);
+        }
+        let removed = Self::open(memory)?.remove()?;
+        used.iter().for_each(|file| drop(fs::remove_file(file)));
+        Ok(removed)
     }
 
     /// Makes the kernel agree, and reads back that it does.

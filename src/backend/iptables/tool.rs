@@ -71,8 +71,8 @@ impl Tool {
     ///
     /// # Errors
     /// Which one there is not.
-    pub fn find(family: Family, folders: &OsStr, memory: &Path) -> Result<Self, String> {
-        let name = if family == Family::V4 { "iptables" } else { "ip6tables" };
+    fn find(family: Family, folders: &OsStr, memory: &Path) -> Result<Self, String> {
+        let name = name(family);
         let program = find(folders, name).ok_or_else(|| format!("{name} is not installed"))?;
         let beside = |suffix: &str| {
             Some(program.with_file_name(format!("{name}{suffix}"))).filter(|p| p.is_file())
@@ -85,7 +85,7 @@ impl Tool {
             program,
             missing: Vec::new(),
             fresh: false,
-            memory: memory.join(format!("vpn-killswitch.{name}")),
+            memory: self::memory(family, memory),
         })
     }
 
@@ -231,6 +231,15 @@ impl Tool {
 /// Commands as `iptables-restore` reads them.
 pub fn script(table: &str, commands: &[String]) -> String {
     format!("*{table}\n{}\nCOMMIT\n", commands.join("\n"))
+}
+
+fn name(family: Family) -> &'static str {
+    if family == Family::V4 { "iptables" } else { "ip6tables" }
+}
+
+/// The file that remembers what the programs can do.
+pub fn memory(family: Family, folder: &Path) -> PathBuf {
+    folder.join(format!("vpn-killswitch.{}", name(family)))
 }
 
 fn find(folders: &OsStr, name: &str) -> Option<PathBuf> {

@@ -98,10 +98,10 @@ impl Nft {
         Ok(Self { socket, deleted: false })
     }
 
-    /// Whether this kernel has nftables, as far as can be told: without the right to ask, it has.
+    /// Whether this kernel has nftables; it has, unless it says that it does not know what that is.
     pub fn is_there(&mut self) -> bool {
-        let refused = |e: &Refusal| e.is(libc::EPERM) || e.is(libc::EACCES);
-        read::generation(&mut self.socket).map_or_else(|e| refused(&e), |_| true)
+        let unknown = |e: Refusal| [libc::EINVAL, libc::EOPNOTSUPP].iter().any(|code| e.is(*code));
+        !read::generation(&mut self.socket).is_err_and(unknown)
     }
 
     /// Ends the connection without waiting for the kernel to free what was deleted; see
