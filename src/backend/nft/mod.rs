@@ -127,19 +127,29 @@ impl Nft {
 
     /// Reads everything at one generation.
     fn consistent(&mut self) -> Result<(Option<Table>, u32), Error> {
-        for attempt in 0..ATTEMPTS {
+        let mut odd = 0;
+        for _ in 0..ATTEMPTS {
             let before = read::generation(&mut self.socket).map_err(unusable)?;
             let (table, whole) = match read::table(&mut self.socket) {
+                Ok((Some(table), whole)) => match read::policies(&mut self.socket, table) {
+                    Ok(table) => (Some(table), whole),
+                    Err(r) if r.is(libc::EINTR) => continue,
+                    Err(r) => return Err(Error::Read(r.into())),
+                },
                 Ok(read) => read,
                 // The listing was interrupted, or a set went away between two questions.
                 Err(r) if r.is(libc::EINTR) || r.is(libc::ENOENT) => continue,
                 Err(r) => return Err(Error::Read(r.into())),
             };
+            if read::generation(&mut self.socket).map_err(unusable)? != before {
+                continue;
+            }
             // Counts that never agree are of something that we do not list (a flowtable of somebody's).
-            let whole = whole || attempt >= ATTEMPTS / 2;
-            if whole && read::generation(&mut self.socket).map_err(unusable)? == before {
+            // While others change the rules, they only do not agree yet.
+            if whole || odd >= ATTEMPTS / 2 {
                 return Ok((table, before));
             }
+            odd += 1;
         }
         Err(Error::Busy)
     }

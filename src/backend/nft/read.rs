@@ -182,6 +182,23 @@ pub fn table(socket: &mut Socket) -> Result<(Option<Table>, bool), Refusal> {
     Ok((Some(table), whole))
 }
 
+/// Reads the chains' policies once more. The kernel takes a changed policy last, behind the rules and
+/// the number of their generation: one that was listed before them may be of the generation before.
+pub fn policies(socket: &mut Socket, mut table: Table) -> Result<Table, Refusal> {
+    socket.request(&list(libc::NFT_MSG_GETCHAIN), |reply| {
+        let bytes = attrs(reply);
+        let (name, policy) = (text(bytes, CHAIN_NAME), number(bytes, CHAIN_POLICY));
+        if text(bytes, CHAIN_TABLE) == TABLE {
+            let chain = table.chains.iter_mut().find(|c| c.name == name);
+            if let (Some(chain), Some(policy)) = (chain, policy) {
+                chain.policy = policy;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(table)
+}
+
 /// A text attribute; empty without one.
 fn text(attrs: &[u8], kind: u16) -> String {
     let bytes = find_attr(attrs, kind).unwrap_or_default();
