@@ -22,7 +22,8 @@ mod lexer;
 #[cfg(test)]
 mod tests;
 
-use crate::types::Sorted;
+// Not a sorted list: a file with thousands of names would take the square of its length.
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 pub(crate) use lexer::{Keyword, Lexer, Statement};
@@ -158,12 +159,12 @@ struct Builder {
     /// An option without a name has moved to the end of its section.
     sections: Vec<Section>,
     /// Named sections.
-    names: Sorted<String, usize>,
-    merged: Vec<usize>,
+    names: HashMap<String, usize>,
+    merged: HashSet<usize>,
     current: Option<usize>,
     /// Options of the current section. A section is current at most twice, so that finding its
     /// options again stays in proportion to the text.
-    index: Sorted<String, usize>,
+    index: HashMap<String, usize>,
 }
 
 impl Builder {
@@ -206,12 +207,11 @@ impl Builder {
                 )));
             }
             // libuci loses its current section when it merges a second time.
-            self.current = if self.merged.contains(&at) { None } else { Some(at) };
-            self.merged.extend(self.current);
+            self.current = if self.merged.insert(at) { Some(at) } else { None };
             let options = section.options.iter().enumerate();
             self.index = match self.current {
                 Some(_) => options.map(|(at, option)| (option.name.clone(), at)).collect(),
-                None => Sorted::default(),
+                None => HashMap::new(),
             };
             return Ok(());
         }
@@ -229,7 +229,7 @@ impl Builder {
             blank: Vec::new(),
         });
         self.current = Some(at);
-        self.index = Sorted::default();
+        self.index = HashMap::new();
         Ok(())
     }
 
@@ -261,14 +261,14 @@ impl Section {
         statement: &Statement,
         line: u32,
         value: Value,
-        index: &mut Sorted<String, usize>,
+        index: &mut HashMap<String, usize>,
     ) {
         let name = statement.first.clone();
         index.insert(name.clone(), self.options.len());
         self.options.push(Opt { name, line, value });
     }
 
-    fn set(&mut self, statement: &Statement, index: &mut Sorted<String, usize>) {
+    fn set(&mut self, statement: &Statement, index: &mut HashMap<String, usize>) {
         let (name, bytes) = (&statement.first, &statement.second.bytes);
         if bytes.is_empty() {
             self.blank.push(Blank { name: name.clone(), line: statement.line });
@@ -283,7 +283,7 @@ impl Section {
         self.push(statement, statement.line, Value::One(bytes.clone()), index);
     }
 
-    fn append(&mut self, statement: &Statement, index: &mut Sorted<String, usize>) {
+    fn append(&mut self, statement: &Statement, index: &mut HashMap<String, usize>) {
         let item = Item { bytes: statement.second.bytes.clone(), line: statement.line };
         let option = index.get(statement.first.as_str()).and_then(|&at| self.options.get_mut(at));
         let (line, items) = match option {
