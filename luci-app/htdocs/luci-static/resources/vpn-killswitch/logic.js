@@ -242,6 +242,7 @@ function warningTitle(code) {
 		'not-at-boot': _('The router would start open'),
 		'not-surviving': _('A system upgrade would open the router'),
 		'offload': _('Flow offloading is on'),
+		'shortcuts': _('Flow offloading is on'),
 		'tunnel-is-uplink': _('A tunnel is not one'),
 		'user-unknown': _('A user does not exist'),
 		'vpn-unlisted': _('A VPN is not listed'),
