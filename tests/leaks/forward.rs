@@ -451,7 +451,7 @@ fn tunnel_by_rules(stage: &mut Stage) -> Res<Outcome> {
     for who in [stage.lab.client.clone(), stage.lab.guest.clone(), stage.lab.router.clone()] {
         let delivered = stage.all_delivered(&who, Flow::all_kinds(&internet()))?;
         if delivered.leaked() > 0 {
-            return Err(format!("beside the tunnel: {delivered}").into());
+            return Err(format!("beside the tunnel: {delivered}{}", delivered.details()).into());
         }
     }
     stage.lab.forget_connections()?;

@@ -278,9 +278,14 @@ fn rerouted_into_tunnel(stage: &mut Stage) -> Res<Outcome> {
     for priority in ["mangle", "0"] {
         mark_own(stage, priority)?;
         let router = stage.lab.router.clone();
-        let delivered = stage.all_delivered(&router, flows())?;
+        let mut delivered = stage.all_delivered(&router, flows())?;
+        if stage.system == None {
+            // An open router tells the sender of a last, late answer that nobody waits for it. The kernel's
+            // errors have no mark, so they go the way of what has none.
+            delivered = delivered.without_own_answers();
+        }
         if delivered.leaked() > 0 {
-            return Err(format!("beside the tunnel: {delivered}").into());
+            return Err(format!("beside the tunnel: {delivered}{}", delivered.details()).into());
         }
         stage.lab.router.nft("delete table inet pbr\n")?;
     }

@@ -215,7 +215,7 @@ impl Outcome {
         }
     }
 
-    fn details(&self) -> String {
+    pub fn details(&self) -> String {
         let mut text = String::new();
         for f in &self.flows {
             let Flow { kind, to, id } = &f.flow;
