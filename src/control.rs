@@ -139,7 +139,7 @@ impl Control {
     /// not come again. Applies once more if there is news. What was applied stays in force meanwhile,
     /// and whatever fails.
     fn ask_behind(&self, outcome: Outcome) -> Result<Outcome, Error> {
-        let names = ask::due(&self.root, &outcome.bootstrap, true);
+        let (names, _) = ask::due(&self.root, &outcome.bootstrap, true);
         if names.is_empty() || lock::guard_runs(&self.root) {
             return Ok(outcome);
         }

@@ -222,9 +222,9 @@ impl<'a> Guard<'a> {
     /// there is no name to ask for.
     fn ask(&mut self) -> Option<Duration> {
         if self.lookup.is_none() {
-            let names = ask::due(self.control.root(), &self.bootstrap, self.ask_again);
+            let (names, next) = ask::due(self.control.root(), &self.bootstrap, self.ask_again);
             if names.is_empty() {
-                return ask::pause(self.control.root(), &self.bootstrap);
+                return next;
             }
             // Where answers cannot be kept, every name is always due.
             let pause = if self.unkept.is_empty() { ASK_PAUSE } else { ASK_PAUSE_UNKEPT };

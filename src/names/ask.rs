@@ -7,23 +7,17 @@ use std::time::{Duration, Instant};
 use super::{Bootstrap, Known, now};
 use crate::resolve::{Answer, Lookup, Server};
 
-/// The names of `bootstrap` that are to be asked now. `again`: those that were asked for in vain are,
+/// The names of `bootstrap` that are to be asked now, and when to look again if there are none; `None`
+/// while there are no names, or nobody to ask. `again`: those that were asked for in vain are due,
 /// however short ago.
-pub fn due(root: &Path, bootstrap: &Bootstrap, again: bool) -> Vec<String> {
-    if bootstrap.servers.is_empty() {
-        return Vec::new();
+pub fn due(root: &Path, bootstrap: &Bootstrap, again: bool) -> (Vec<String>, Option<Duration>) {
+    if bootstrap.servers.is_empty() || bootstrap.names.is_empty() {
+        return (Vec::new(), None);
     }
     let now = now();
-    Known::load(root, now).due(&bootstrap.names, now, again)
-}
-
-/// When [`due`] has something to say; `None` while there are no names, or nobody to ask.
-pub fn pause(root: &Path, bootstrap: &Bootstrap) -> Option<Duration> {
-    if bootstrap.servers.is_empty() {
-        return None;
-    }
-    let now = now();
-    Known::load(root, now).next(&bootstrap.names, now).map(Duration::from_secs)
+    let known = Known::load(root, now);
+    let next = known.next(&bootstrap.names, now).map(Duration::from_secs);
+    (known.due(&bootstrap.names, now, again), next)
 }
 
 /// Begins to ask for `names`.

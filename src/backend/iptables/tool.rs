@@ -108,10 +108,12 @@ impl Tool {
 
     /// What the memory is about: other programs may be able to do other things.
     fn kind(&self) -> String {
-        let path = |p: &Option<PathBuf>| p.as_ref().map(|p| p.display().to_string());
-        let paths =
-            [Some(self.program.display().to_string()), path(&self.save), path(&self.restore)];
-        format!("{} {paths:?}", env!("CARGO_PKG_VERSION"))
+        let mut out = env!("CARGO_PKG_VERSION").to_owned();
+        for path in [Some(&self.program), self.save.as_ref(), self.restore.as_ref()] {
+            out.push(' ');
+            out.push_str(&path.map_or_else(|| "-".to_owned(), |p| p.display().to_string()));
+        }
+        out
     }
 
     /// Whether kernel and program can do this.

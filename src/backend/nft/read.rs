@@ -94,27 +94,10 @@ pub fn table(socket: &mut Socket) -> Result<(Option<Table>, bool), Refusal> {
     let mut table = Table { flags, ..Default::default() };
     let mut rules: Vec<u32> = Vec::new();
 
-    socket.request(&list(libc::NFT_MSG_GETCHAIN), |reply| {
-        // Not by the bindings' `ChainAttrs`: to them the padding that some CPUs' kernels (MIPS) put before
-        // 64-bit values is the attribute behind it, and an error.
-        let bytes = attrs(reply);
-        let hook = find_attr(bytes, CHAIN_HOOK)
-            .and_then(|h| Some((number(h, HOOK_NUM)?, number(h, HOOK_PRIORITY)?.cast_signed())));
-        let chain = Chain {
-            name: text(bytes, CHAIN_NAME),
-            hook,
-            kind: text(bytes, CHAIN_TYPE),
-            policy: number(bytes, CHAIN_POLICY).unwrap_or(super::expr::ACCEPT),
-            rules: Vec::new(),
-        };
-        let uses = number(bytes, CHAIN_USE).unwrap_or(0);
-        let ours = text(bytes, CHAIN_TABLE) == TABLE;
-        if ours {
-            table.chains.push(chain);
-            rules.push(uses);
-        }
-        Ok(())
-    })?;
+    for (chain, uses) in chains(socket)? {
+        table.chains.push(chain);
+        rules.push(uses);
+    }
 
     let chains = &mut table.chains;
     socket.request(&list(libc::NFT_MSG_GETRULE), |reply| {
@@ -185,18 +168,37 @@ pub fn table(socket: &mut Socket) -> Result<(Option<Table>, bool), Refusal> {
 /// Reads the chains' policies once more. The kernel takes a changed policy last, behind the rules and
 /// the number of their generation: one that was listed before them may be of the generation before.
 pub fn policies(socket: &mut Socket, mut table: Table) -> Result<Table, Refusal> {
-    socket.request(&list(libc::NFT_MSG_GETCHAIN), |reply| {
-        let bytes = attrs(reply);
-        let (name, policy) = (text(bytes, CHAIN_NAME), number(bytes, CHAIN_POLICY));
-        if text(bytes, CHAIN_TABLE) == TABLE {
-            let chain = table.chains.iter_mut().find(|c| c.name == name);
-            if let (Some(chain), Some(policy)) = (chain, policy) {
-                chain.policy = policy;
-            }
+    for (now, _) in chains(socket)? {
+        if let Some(chain) = table.chains.iter_mut().find(|c| c.name == now.name) {
+            chain.policy = now.policy;
         }
+    }
+    Ok(table)
+}
+
+/// Our chains, without their rules, and how often each is used.
+fn chains(socket: &mut Socket) -> Result<Vec<(Chain, u32)>, Refusal> {
+    let mut out = Vec::new();
+    socket.request(&list(libc::NFT_MSG_GETCHAIN), |reply| {
+        // Not by the bindings' `ChainAttrs`: to them the padding that some CPUs' kernels (MIPS) put before
+        // 64-bit values is the attribute behind it, and an error.
+        let bytes = attrs(reply);
+        if text(bytes, CHAIN_TABLE) != TABLE {
+            return Ok(());
+        }
+        let hook = find_attr(bytes, CHAIN_HOOK)
+            .and_then(|h| Some((number(h, HOOK_NUM)?, number(h, HOOK_PRIORITY)?.cast_signed())));
+        let chain = Chain {
+            name: text(bytes, CHAIN_NAME),
+            hook,
+            kind: text(bytes, CHAIN_TYPE),
+            policy: number(bytes, CHAIN_POLICY).unwrap_or(super::expr::ACCEPT),
+            rules: Vec::new(),
+        };
+        out.push((chain, number(bytes, CHAIN_USE).unwrap_or(0)));
         Ok(())
     })?;
-    Ok(table)
+    Ok(out)
 }
 
 /// A text attribute; empty without one.
