@@ -1,15 +1,18 @@
-//! Other programs: starts one, and waits for its end.
+//! Other programs: starts one, tells it something, hears what it says, and waits for its end.
 //!
-//! Nothing but posix_spawn(3): what std has for this also keeps an environment, groups, a shell's
+//! Bounded in time. Nothing but posix_spawn(3): what std has for this also keeps an environment, groups, a shell's
 //! folder and more, which a router's flash would have to hold. Knows no program by name.
 
 use std::ffi::{CString, OsStr};
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::ptr;
+use std::time::{Duration, Instant};
+
+use crate::netlink::wait;
 
 unsafe extern "C" {
     /// This process's environment (environ(7)).
@@ -27,6 +30,103 @@ pub enum Environment {
 
 /// A program that was started. Until [`Self::ended_well`] has seen its end, the system keeps it.
 pub struct Child(libc::pid_t);
+
+/// What a program that ended has said.
+#[derive(Debug)]
+pub struct Said {
+    /// On its standard output.
+    pub out: Vec<u8>,
+    /// On its standard error.
+    pub errors: Vec<u8>,
+    /// Whether it says that all went well.
+    pub well: bool,
+}
+
+/// More than this nobody has to say.
+const OUTPUT_MAX: usize = 16 << 20;
+
+/// Runs a program, as [`start`] does, with `input` to read, until it ends or `patience` does.
+///
+/// # Errors
+/// Why it does not run; `TimedOut` where it did not end, or did not stop talking, and was killed.
+pub fn run(
+    words: &[&OsStr],
+    environment: Environment,
+    input: &[u8],
+    patience: Duration,
+) -> io::Result<Said> {
+    let end = Instant::now() + patience;
+    let (from, to_it) = io::pipe()?;
+    let (mut out, to_out) = io::pipe()?;
+    let (mut errors, to_errors) = io::pipe()?;
+    // None of them may keep us from the others. What the program has of them is not changed by that.
+    for ours in [to_it.as_fd(), out.as_fd(), errors.as_fd()] {
+        let on: libc::c_int = 1;
+        // SAFETY: the descriptor is open, and FIONBIO takes a pointer to an int, which lives here.
+        if unsafe { libc::ioctl(ours.as_raw_fd(), libc::FIONBIO, &raw const on) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    let child = start(words, environment, [from.as_fd(), to_out.as_fd(), to_errors.as_fd()])?;
+    // Its own are the only ones then, and end with it.
+    drop((from, to_out, to_errors));
+
+    let mut said = Said { out: Vec::new(), errors: Vec::new(), well: false };
+    let (mut to_it, mut input) = (Some(to_it), input);
+    let mut open = [true; 2];
+    loop {
+        if let Some(pipe) = &mut to_it {
+            match pipe.write(input) {
+                Ok(n) => input = input.get(n..).unwrap_or_default(),
+                Err(e) if later(&e) => {}
+                // If it does not read, it says why.
+                Err(_) => input = &[],
+            }
+            if input.is_empty() {
+                to_it = None;
+            }
+        }
+        open = [
+            open[0] && more(&mut out, &mut said.out),
+            open[1] && more(&mut errors, &mut said.errors),
+        ];
+        if open == [false; 2] {
+            break;
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() || said.out.len().max(said.errors.len()) > OUTPUT_MAX {
+            child.kill();
+            child.ended_well();
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut fds = Vec::with_capacity(3);
+        fds.extend(to_it.as_ref().map(|pipe| (pipe.as_fd(), libc::POLLOUT)));
+        let ours = [&out, &errors].into_iter().zip(open).filter(|(_, open)| *open);
+        fds.extend(ours.map(|(pipe, _)| (pipe.as_fd(), libc::POLLIN)));
+        // Whether that was something to read, the end, or only the time, the next round tells.
+        let _ = wait(&fds, Some(left));
+    }
+    drop(to_it);
+    said.well = child.ended_well();
+    Ok(said)
+}
+
+/// Whether it is to be tried again, when there is room or something to read.
+fn later(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Reads what there is now; whether there may come more.
+fn more(from: &mut io::PipeReader, into: &mut Vec<u8>) -> bool {
+    let mut buffer = [0; 4096];
+    match from.read(&mut buffer) {
+        Ok(n) => {
+            into.extend_from_slice(buffer.get(..n).unwrap_or_default());
+            n > 0
+        }
+        Err(e) => later(&e),
+    }
+}
 
 /// Where nothing is read, and what is written is lost.
 ///
@@ -121,24 +221,14 @@ impl Child {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read as _, Write as _};
-    use std::os::fd::AsFd as _;
 
     fn words<'a>(words: &'a [&'a str]) -> Vec<&'a OsStr> {
         words.iter().map(OsStr::new).collect()
     }
 
     fn said(program: &[&str], environment: Environment, input: &[u8]) -> (String, bool) {
-        let (from, mut to_it) = io::pipe().unwrap();
-        let (mut from_it, to) = io::pipe().unwrap();
-        let streams = [from.as_fd(), to.as_fd(), to.as_fd()];
-        let child = start(&words(program), environment, streams).unwrap();
-        drop((from, to));
-        to_it.write_all(input).unwrap();
-        drop(to_it);
-        let mut text = String::new();
-        from_it.read_to_string(&mut text).unwrap();
-        (text, child.ended_well())
+        let said = run(&words(program), environment, input, Duration::from_secs(20)).unwrap();
+        (String::from_utf8(said.out).unwrap() + &String::from_utf8(said.errors).unwrap(), said.well)
     }
 
     #[test]
@@ -161,6 +251,30 @@ mod tests {
         let script = "yes | head -n 1";
         let (text, well) = said(&["sh", "-c", script], Environment::Same, b"");
         assert_eq!((text.as_str(), well), ("y\n", true));
+    }
+
+    #[test]
+    fn may_say_more_than_a_pipe_holds_while_it_is_told_more() {
+        // It answers before it has read, on both: whoever did one after the other would wait for ever.
+        let much = vec![b'x'; 1 << 20];
+        let script = "head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2; wc -c";
+        let said =
+            run(&words(&["sh", "-c", script]), Environment::Same, &much, Duration::from_secs(20));
+        let said = said.unwrap();
+        assert!(said.well && said.errors.len() == 300_000);
+        assert_eq!(String::from_utf8_lossy(&said.out[300_000..]).trim(), "1048576");
+        // What it does not read is no fault.
+        let said = run(&words(&["true"]), Environment::Same, &much, Duration::from_secs(20));
+        assert!(said.unwrap().well);
+    }
+
+    #[test]
+    fn ends_with_our_patience() {
+        for script in ["exec sleep 600", "exec yes"] {
+            let words = ["sh", "-c", script].map(OsStr::new);
+            let ran = run(&words, Environment::Same, b"", Duration::from_millis(300));
+            assert_eq!(ran.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
     }
 
     #[test]

@@ -6,9 +6,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::backend::nft::text;
 use crate::config::edit;
@@ -18,6 +18,8 @@ use crate::ruleset::Ruleset;
 /// Below the root; what ends in `.nft` there is included into `table inet fw4`.
 const FOLDER: &str = "etc/nftables.d";
 const FILE: &str = "vpn-killswitch.nft";
+/// How long nft may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// firewall4's table, and our chain in it.
 const TABLE: &str = "inet fw4";
 const CHAIN: &str = "vpn_killswitch_forward";
@@ -66,27 +68,11 @@ pub fn sync(root: &Path, ruleset: Option<&Ruleset>) -> Result<(), String> {
 
 fn nft(arguments: &[&str], script: &str) -> Result<(), String> {
     let words: Vec<&OsStr> = ["nft"].iter().chain(arguments).map(OsStr::new).collect();
-    let (said, ended_well) = run(&words, script).map_err(|e| format!("nft cannot be run: {e}"))?;
-    if ended_well {
+    let said = program::run(&words, Environment::Same, script.as_bytes(), PATIENCE)
+        .map_err(|e| format!("nft cannot be run: {e}"))?;
+    if said.well {
         return Ok(());
     }
-    Err(format!("nft refuses it: {}", said.lines().next().unwrap_or_default()))
-}
-
-/// What it says on its standard error, and whether it ended well.
-fn run(words: &[&OsStr], script: &str) -> io::Result<(String, bool)> {
-    let null = program::null()?;
-    let (input, mut to_it) = io::pipe()?;
-    let (mut from_it, errors) = io::pipe()?;
-    let streams = [input.as_fd(), null.as_fd(), errors.as_fd()];
-    let child = program::start(words, Environment::Same, streams)?;
-    drop((input, errors));
-    // If it does not read, it says why.
-    let _ = to_it.write_all(script.as_bytes());
-    drop(to_it);
-    let mut said = Vec::new();
-    let read = from_it.read_to_end(&mut said);
-    let ended_well = child.ended_well();
-    read?;
-    Ok((String::from_utf8_lossy(&said).into_owned(), ended_well))
+    let why = String::from_utf8_lossy(&said.errors);
+    Err(format!("nft refuses it: {}", why.lines().next().unwrap_or_default()))
 }

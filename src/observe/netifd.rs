@@ -4,23 +4,18 @@
 //! none, or it does not answer, nothing is known: the files say what they say.
 
 use std::ffi::OsStr;
-use std::io::{self, Read};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::slice;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::json::{self, Value};
-use crate::netlink::wait;
 use crate::program::{self, Environment};
 
 /// The client, below the root directory.
 const UBUS: &str = "bin/ubus";
 /// netifd answers in some 3 ms; a bus that hangs must not hold up an apply.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A hundred interfaces take some 150 KiB.
-const ANSWER_MAX: u64 = 1 << 20;
 
 /// An interface of netifd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,40 +52,9 @@ pub(crate) fn ubus(root: &Path, args: &[&str]) -> Option<Vec<u8>> {
 
 /// What a program of the platform's writes, if it ends well and in time.
 pub(crate) fn answer(words: &[&OsStr]) -> Option<Vec<u8>> {
-    let null = program::null().ok()?;
-    let (mut from, to) = io::pipe().ok()?;
-    let streams = [null.as_fd(), to.as_fd(), null.as_fd()];
-    let child = program::start(words, Environment::Empty, streams).ok()?;
-    // Its own is the only one then, and ends with it.
-    drop(to);
-    let answer = read_in_time(&mut from);
-    if answer.is_none() {
-        child.kill();
-    }
-    let ended_well = child.ended_well();
-    answer.filter(|_| ended_well)
-}
-
-/// All that is written until the other side closes, if that is in time.
-fn read_in_time(from: &mut io::PipeReader) -> Option<Vec<u8>> {
-    let end = Instant::now() + PATIENCE + Duration::from_millis(500);
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let left = end.checked_duration_since(Instant::now())?;
-        wait(&[(from.as_fd(), libc::POLLIN)], Some(left)).ok()?;
-        // Whether that was something to read, the end, or only the time, the next round tells.
-        if Instant::now() >= end {
-            return None;
-        }
-        match from.read(&mut buffer).ok()? {
-            0 => return Some(bytes),
-            n => bytes.extend(buffer.get(..n)?),
-        }
-        if bytes.len() as u64 > ANSWER_MAX {
-            return None;
-        }
-    }
+    let patience = PATIENCE + Duration::from_millis(500);
+    let said = program::run(words, Environment::Empty, &[], patience).ok()?;
+    said.well.then_some(said.out)
 }
 
 fn parse(answer: &[u8]) -> Vec<Interface> {

@@ -4,22 +4,18 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::fd::AsFd;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::line::split;
-use crate::netlink::wait;
+use crate::program::{self, Environment};
 use crate::types::Family;
 
 /// Where these programs are on the routers that are known, behind `PATH`.
 const FOLDERS: &str = "/usr/sbin:/sbin:/usr/bin:/bin:/opt/sbin:/opt/bin:/jffs/sbin:/jffs/bin";
 /// How long one call may take. iptables may wait for the lock of another one.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// More than this no rules are.
-const OUTPUT_MAX: usize = 16 << 20;
 /// A chain that nothing leads to: what is tried there has no effect.
 const SCRATCH: &str = "VKS_probe";
 
@@ -160,8 +156,7 @@ impl Tool {
             scratch("-X");
             self.missing.extend(missing);
         }
-        let nothing = "*mangle\nCOMMIT\n".to_owned();
-        if self.restore.as_ref().is_none_or(|p| self.restored(p, nothing).is_err()) {
+        if self.restore.as_ref().is_none_or(|p| self.restored(p, "*mangle\nCOMMIT\n").is_err()) {
             self.missing.push("restore".to_owned());
         }
         let text = [&[self.kind()][..], &self.missing].concat().join("\n");
@@ -176,7 +171,7 @@ impl Tool {
     /// What the program said.
     pub fn listing(&self) -> Result<String, String> {
         if let Some(save) = &self.save {
-            return run(save, &["-c"], None);
+            return run(save, &["-c"], "");
         }
         let mut out = String::new();
         for table in ["raw", "mangle", "filter"] {
@@ -196,7 +191,7 @@ impl Tool {
     /// What the program said. Without `iptables-restore` those before the one that failed are done.
     pub fn change(&self, table: &str, commands: &[String]) -> Result<(), String> {
         if let Some(restore) = self.restore.as_ref().filter(|_| self.has("restore")) {
-            return self.restored(restore, script(table, commands));
+            return self.restored(restore, &script(table, commands));
         }
         for command in commands {
             let words = split(command);
@@ -207,26 +202,25 @@ impl Tool {
         Ok(())
     }
 
-    fn restored(&self, program: &Path, text: String) -> Result<(), String> {
-        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    fn restored(&self, program: &Path, text: &str) -> Result<(), String> {
         // It learnt to wait later than iptables did.
-        let waiting = run(program, &["-w", "--noflush"], Some(text.clone()));
+        let waiting = run(program, &["-w", "--noflush"], text);
         let said = match waiting {
             Ok(_) => return Ok(()),
-            Err(said) if !said.contains("line") => run(program, &["--noflush"], Some(text)),
+            Err(said) if !said.contains("line") => run(program, &["--noflush"], text),
             Err(said) => Err(said),
         };
         said.map(drop).map_err(|said| {
             let mut numbers = said.rsplit(|c: char| !c.is_ascii_digit());
             let number = numbers.find_map(|n| n.parse().ok());
-            let at = number.and_then(|n: usize| lines.get(n.checked_sub(1)?));
-            format!("{said} ({})", at.map_or("", String::as_str))
+            let at = number.and_then(|n: usize| text.lines().nth(n.checked_sub(1)?));
+            format!("{said} ({})", at.unwrap_or_default())
         })
     }
 
     fn iptables(&self, words: &[&str]) -> Result<String, String> {
         let wait = if self.has("wait") { &["-w"][..] } else { &[] };
-        run(&self.program, &[wait, words].concat(), None)
+        run(&self.program, &[wait, words].concat(), "")
     }
 }
 
@@ -258,51 +252,21 @@ pub fn folders() -> OsString {
 }
 
 /// Runs a program; what it printed, or what it complained of.
-fn run(program: &Path, words: &[&str], input: Option<String>) -> Result<String, String> {
-    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let failed = |e: io::Error| format!("{name}: {e}");
-    let mut command = Command::new(program);
-    command.args(words).stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
-    let writing = child.stdin.take().zip(input).map(|(mut pipe, input)| {
-        // What it does not read it complains of, or it dies.
-        std::thread::spawn(move || drop(pipe.write_all(input.as_bytes())))
-    });
-    let end = Instant::now() + PATIENCE;
-    // It has little to complain of: what fits into the pipe is read behind the rest.
-    let out = child.stdout.take().and_then(|pipe| read(pipe, end));
-    let said = child.stderr.take().filter(|_| out.is_some()).and_then(|pipe| read(pipe, end));
-    if said.is_none() {
-        let _ = child.kill();
-    }
-    let status = child.wait().map_err(failed)?;
-    drop(writing.map(std::thread::JoinHandle::join));
-    let (Some(out), Some(said)) = (out, said) else {
-        return Err(format!("{name} does not end"));
-    };
-    if status.success() {
+fn run(program: &Path, words: &[&str], input: &str) -> Result<String, String> {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let all: Vec<&OsStr> =
+        [program.as_os_str()].into_iter().chain(words.iter().map(OsStr::new)).collect();
+    let said = program::run(&all, Environment::Same, input.as_bytes(), PATIENCE).map_err(|e| {
+        match e.kind() {
+            io::ErrorKind::TimedOut => format!("{name} does not end"),
+            _ => format!("{name}: {e}"),
+        }
+    })?;
+    let out = String::from_utf8_lossy(&said.out).into_owned();
+    if said.well {
         return Ok(out);
     }
-    let text = said + &out;
+    let text = String::from_utf8_lossy(&said.errors).into_owned() + &out;
     let said = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("Try "));
     Err(format!("{name}: {}", said.collect::<Vec<_>>().join(" ")))
-}
-
-/// All that is written until the other side closes, if that is in time.
-fn read(mut from: impl io::Read + AsFd, end: Instant) -> Option<String> {
-    let (mut out, mut buffer) = (Vec::new(), [0; 4096]);
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let _ = wait(&[(from.as_fd(), libc::POLLIN)], Some(left));
-        if Instant::now() >= end || out.len() > OUTPUT_MAX {
-            return None;
-        }
-        match from.read(&mut buffer) {
-            Ok(0) => return Some(String::from_utf8_lossy(&out).into_owned()),
-            Ok(n) => out.extend_from_slice(buffer.get(..n).unwrap_or_default()),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return None,
-        }
-    }
 }
