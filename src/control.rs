@@ -451,6 +451,11 @@ impl Control {
             .as_ref()
             .filter(|_| config.as_ref().is_some_and(|c| c.enabled))
             .map(ruleset::build);
+        if config.as_ref().is_some_and(|c| c.survive_sysupgrade)
+            && wanted.as_ref().is_some_and(|rules| !survive::is_left(&self.root, rules))
+        {
+            warnings.push(not_surviving("the block is not there; an apply says why"));
+        }
         let mut kernel = self.read_back(wanted.as_ref())?;
         let in_force = policy.as_ref().filter(|_| wanted.is_some());
         let routing = routing::kernel::check(in_force, &observed)
@@ -525,14 +530,7 @@ impl Control {
             });
         }
         let left = survive::sync(&self.root, config.survive_sysupgrade.then_some(&rules));
-        warnings.extend(left.err().map(|why| Warning {
-            code: "not-surviving",
-            degrades: false,
-            message: format!(
-                "survive_sysupgrade: after a sysupgrade this router will be open until the package is \
-                 back: {why}"
-            ),
-        }));
+        warnings.extend(left.err().map(|why| not_surviving(&why)));
         Ok(Outcome {
             changes,
             unavailable,
@@ -704,6 +702,18 @@ fn says_off(text: &[u8]) -> bool {
             _ => false,
         }
     })
+}
+
+/// The firewall was not left what it should load after a sysupgrade.
+fn not_surviving(why: &str) -> Warning {
+    Warning {
+        code: "not-surviving",
+        degrades: false,
+        message: format!(
+            "survive_sysupgrade: after a sysupgrade this router will be open until the package is \
+             back: {why}"
+        ),
+    }
 }
 
 /// Makes the routing layer agree.

@@ -37,10 +37,7 @@ pub fn sync(root: &Path, ruleset: Option<&Ruleset>) -> Result<(), String> {
     let path = root.join(FOLDER).join(FILE);
     let wanted = match ruleset {
         None => None,
-        Some(ruleset) => {
-            let chain = text::forward_alone(ruleset, CHAIN);
-            Some(format!("{HEAD}{}", chain.ok_or("these rules cannot be left to the firewall")?))
-        }
+        Some(ruleset) => Some(block(ruleset).ok_or("these rules cannot be left to the firewall")?),
     };
     let there = match fs::read(&path) {
         Ok(text) => Some(text),
@@ -64,6 +61,15 @@ pub fn sync(root: &Path, ruleset: Option<&Ruleset>) -> Result<(), String> {
     // The one that was loaded is out of date. Ours are in force; the next load brings the new one.
     let _ = nft(&["-f", "-"], &format!("delete chain {TABLE} {CHAIN}\n"));
     Ok(())
+}
+
+/// Whether the file is there and says what `ruleset` says.
+pub fn is_left(root: &Path, ruleset: &Ruleset) -> bool {
+    fs::read(root.join(FOLDER).join(FILE)).ok() == block(ruleset).map(String::into_bytes)
+}
+
+fn block(ruleset: &Ruleset) -> Option<String> {
+    Some(format!("{HEAD}{}", text::forward_alone(ruleset, CHAIN)?))
 }
 
 fn nft(arguments: &[&str], script: &str) -> Result<(), String> {

@@ -94,9 +94,17 @@ pub fn refused() -> Res<String> {
     if fs::read_dir(&folder)?.next().is_some() {
         return Err("it was written all the same".into());
     }
-    // Protection does not wait for it.
+    // Protection does not wait for it, and whoever asks later is told too.
     stage.verify()?;
+    let told = || -> Res<bool> {
+        let out = stage.product.command(&["status", "--json"]).output()?;
+        Ok(String::from_utf8_lossy(&out.stdout).contains("\"not-surviving\""))
+    };
+    let before = told()?;
     apply(Path::new(&path))?;
+    if (before, told()?) != (true, false) {
+        return Err("status tells something else of what is left".into());
+    }
     let text = fs::read_to_string(folder.join("vpn-killswitch.nft"))?;
     // The configuration changes: what was loaded is out of date, and gone.
     load(&stage, &folder)?;
