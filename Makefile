@@ -17,7 +17,7 @@ ROUTER_SCRIPTS := $(addprefix openwrt/files/,etc/init.d/vpn-killswitch etc/hotpl
 	etc/hotplug.d/net/15-vpn-killswitch etc/uci-defaults/zz-vpn-killswitch \
 	usr/libexec/vpn-killswitch-firewall)
 
-.PHONY: all build demo test lint unit test-packages test-luci package packages test-vm leaktest soak bench binaries binary size deny clean setup setup-build setup-demo setup-cross setup-vm
+.PHONY: all build demo test lint unit test-packages test-luci test-cross package packages test-vm leaktest soak bench binaries binary size deny clean setup setup-build setup-demo setup-cross setup-vm
 
 all: build
 
@@ -28,7 +28,7 @@ demo: setup-demo ## one evening in a house, without and with the kill switch
 	$(CARGO) build --release --locked --features demo --bin vpn-killswitch --bin demo
 	$(SUDO) target/release/demo
 
-test: setup lint unit test-packages test-luci test-vm ## everything that must hold
+test: setup lint unit test-packages test-luci test-cross test-vm ## everything that must hold
 
 lint:
 	$(CARGO) fmt --check
@@ -62,6 +62,9 @@ package: binary ## the packages for TARGET=, one of OpenWrt's architectures: dis
 
 packages: binaries ## the packages for every architecture in cross/targets.toml
 	cross/package
+
+test-cross: setup-cross ## that a cross-built program has the same bytes from another folder
+	cross/build --scenario --check-reproducible x86_64
 
 test-vm: setup-vm ## a router's life on real kernels of other CPUs, emulated: ARCH=NAME or all
 	tests/vm/run $(or $(ARCH),mipsel x86_64)

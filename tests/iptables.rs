@@ -15,7 +15,7 @@ mod stage;
 
 use lab::harness::{Test, main as run};
 use lab::ns::directory;
-use lab::product::{Product, configuration};
+use lab::product::{MODES, Product, configuration};
 use lab::topology::internet;
 use lab::traffic::{Flood, Flow, send};
 use lab::{Res, wait_for};
@@ -212,13 +212,7 @@ fn changes_one_by_one() -> Res<String> {
     let watch = stage.lab.watch()?;
     let flood = Flood::start(&stage.lab.client, None, Flow::all_kinds(&internet()), RATE);
     flood.more(BEFORE)?;
-    for (mode, more) in [
-        ("dns", ""),
-        ("strict", "\toption reject '0'\n"),
-        ("open", "\tlist local_device 'br-iot'\n"),
-        ("strict", "\toption port_forward_replies '1'\n"),
-        ("strict", ""),
-    ] {
+    for (mode, more) in MODES {
         product.configure(&configuration(mode, more))?;
         product.ok(&["apply"])?;
         // The second layer stays away: it would hide what the first one lets through.

@@ -25,6 +25,7 @@ pub mod capture;
 pub mod harness;
 pub mod ns;
 pub mod packet;
+pub mod peak;
 pub mod product;
 pub mod server;
 pub mod topology;

@@ -15,6 +15,15 @@ pub struct Product {
     iptables: Option<PathBuf>,
 }
 
+/// Modes and options that an owner may go through, one after the other; the last is the usual one.
+pub const MODES: [(&str, &str); 5] = [
+    ("dns", ""),
+    ("strict", "\toption reject '0'\n"),
+    ("open", "\tlist local_device 'br-iot'\n"),
+    ("strict", "\toption port_forward_replies '1'\n"),
+    ("strict", ""),
+];
+
 impl Product {
     /// For this router, with an empty root directory.
     pub fn new(binary: impl Into<PathBuf>, router: &Ns) -> Res<Self> {

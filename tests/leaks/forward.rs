@@ -2,7 +2,7 @@
 
 use crate::lab::Res;
 use crate::lab::ns::Ns;
-use crate::lab::product::configuration;
+use crate::lab::product::{MODES, configuration};
 use crate::lab::topology::{ENDPOINT_PORT, OPEN_ROUTER, connect, endpoint, internet};
 use crate::lab::traffic::{Flood, Flow, Kind, send};
 use crate::lab::watch::Seen;
@@ -402,13 +402,7 @@ fn change(stage: &mut Stage) -> Res<()> {
     stage.lab.tunnel_down()?;
     let Some(product) = &stage.product else { return Ok(()) };
     for _ in 0..3 {
-        for (mode, more) in [
-            ("dns", ""),
-            ("strict", "\toption reject '0'\n"),
-            ("open", "\tlist local_device 'br-iot'\n"),
-            ("strict", "\toption port_forward_replies '1'\n"),
-            ("strict", ""),
-        ] {
+        for (mode, more) in MODES {
             product.configure(&configuration(mode, more))?;
             // With the tunnel down its exit code is not the point here.
             let out = product.run(&["apply"])?;

@@ -12,19 +12,19 @@
 
 #[path = "../lab/mod.rs"]
 mod lab;
-mod peak;
 mod repair;
 
 use lab::capture::Capture;
 use lab::ns::{Daemon, Ns};
 use lab::packet::Packet;
+use lab::peak::Account;
 use lab::product::Product;
 use lab::topology::{ENDPOINT_PORT, Lab, OPEN_ROUTER, Tunnel, endpoint, internet};
 use lab::traffic::{Flood, Flow, Kind, Sent, send};
 use lab::watch::{Seen, Watch};
 use lab::{Res, wait_for};
 use serde_json::Value;
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const BINARY: &str = "/usr/sbin/vpn-killswitch";
@@ -38,6 +38,8 @@ const PAUSE: Duration = Duration::from_secs(4);
 const SLOW: Duration = Duration::from_secs(4);
 /// Seconds.
 const DAY: i64 = 86_400;
+/// The most memory that was resident at once, in the kernel's account of a process.
+const PEAK: &str = "VmHWM";
 /// Mark of the tunnel's own packets.
 const MARK: u32 = 51966;
 
@@ -351,7 +353,7 @@ fn guard(story: &mut Story) -> Res<String> {
         guard.alive()?;
     }
     story.status(4, "blocking")?;
-    value("guard_peak_kb", peak::of(guard.id())?);
+    value("guard_peak_kb", Account::of(guard.id())?.kib(PEAK)?);
     let sent = story.nothing_left(trial)?;
     times.sort();
     let median = times.get(times.len() / 2).copied().unwrap_or_default();
@@ -368,8 +370,10 @@ fn guard(story: &mut Story) -> Res<String> {
 /// The peak of an apply from nothing.
 fn memory(story: &mut Story) -> Res<String> {
     story.product.ok(&["disable"])?;
-    let enable = peak::run(story.product.command(&["enable", "--force"]))?;
-    let apply = peak::run(story.product.command(&["apply"]))?;
+    let peak = |arguments: &[&str]| -> Res<u64> {
+        Account::at_exit(story.product.command(arguments).stdout(Stdio::null()))?.kib(PEAK)
+    };
+    let (enable, apply) = (peak(&["enable", "--force"])?, peak(&["apply"])?);
     story.status(4, "blocking")?;
     value("apply_peak_kb", enable.max(apply));
     Ok(format!("apply from nothing {enable} KiB, without a change {apply} KiB"))
