@@ -22,8 +22,9 @@ mod lexer;
 #[cfg(test)]
 mod tests;
 
-// Not a sorted list: a file with thousands of names would take the square of its length.
-use std::collections::{HashMap, HashSet};
+// Not a sorted list: a file with thousands of names would take the square of its length. Not hashed:
+// that is three times the code.
+use std::collections::BTreeMap;
 use std::fmt;
 
 pub(crate) use lexer::{Keyword, Lexer, Statement};
@@ -159,12 +160,13 @@ struct Builder {
     /// An option without a name has moved to the end of its section.
     sections: Vec<Section>,
     /// Named sections.
-    names: HashMap<String, usize>,
-    merged: HashSet<usize>,
+    names: BTreeMap<String, usize>,
+    /// Of each section, whether it has appeared a second time.
+    merged: Vec<bool>,
     current: Option<usize>,
     /// Options of the current section. A section is current at most twice, so that finding its
     /// options again stays in proportion to the text.
-    index: HashMap<String, usize>,
+    index: BTreeMap<String, usize>,
 }
 
 impl Builder {
@@ -207,12 +209,14 @@ impl Builder {
                 )));
             }
             // libuci loses its current section when it merges a second time.
-            self.current = if self.merged.insert(at) { Some(at) } else { None };
-            let options = section.options.iter().enumerate();
-            self.index = match self.current {
-                Some(_) => options.map(|(at, option)| (option.name.clone(), at)).collect(),
-                None => HashMap::new(),
-            };
+            self.index = BTreeMap::new();
+            let twice = self.merged.get_mut(at).is_none_or(|merged| std::mem::replace(merged, true));
+            self.current = if twice { None } else { Some(at) };
+            if self.current.is_some() {
+                for (at, option) in section.options.iter().enumerate() {
+                    self.index.insert(option.name.clone(), at);
+                }
+            }
             return Ok(());
         }
 
@@ -228,8 +232,9 @@ impl Builder {
             options: Vec::new(),
             blank: Vec::new(),
         });
+        self.merged.push(false);
         self.current = Some(at);
-        self.index = HashMap::new();
+        self.index = BTreeMap::new();
         Ok(())
     }
 
@@ -261,14 +266,14 @@ impl Section {
         statement: &Statement,
         line: u32,
         value: Value,
-        index: &mut HashMap<String, usize>,
+        index: &mut BTreeMap<String, usize>,
     ) {
         let name = statement.first.clone();
         index.insert(name.clone(), self.options.len());
         self.options.push(Opt { name, line, value });
     }
 
-    fn set(&mut self, statement: &Statement, index: &mut HashMap<String, usize>) {
+    fn set(&mut self, statement: &Statement, index: &mut BTreeMap<String, usize>) {
         let (name, bytes) = (&statement.first, &statement.second.bytes);
         if bytes.is_empty() {
             self.blank.push(Blank { name: name.clone(), line: statement.line });
@@ -283,7 +288,7 @@ impl Section {
         self.push(statement, statement.line, Value::One(bytes.clone()), index);
     }
 
-    fn append(&mut self, statement: &Statement, index: &mut HashMap<String, usize>) {
+    fn append(&mut self, statement: &Statement, index: &mut BTreeMap<String, usize>) {
         let item = Item { bytes: statement.second.bytes.clone(), line: statement.line };
         let option = index.get(statement.first.as_str()).and_then(|&at| self.options.get_mut(at));
         let (line, items) = match option {

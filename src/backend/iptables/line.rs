@@ -122,7 +122,7 @@ fn canonical(option: &str, value: &str, protocols: &str) -> String {
             parts.sort_unstable();
             Some(format!("--tcp-flags {}", parts.join(",")))
         }
-        "--mac-source" => Some(format!("--mac-source {}", value.to_lowercase())),
+        "--mac-source" => Some(format!("--mac-source {}", value.to_ascii_lowercase())),
         _ => None,
     };
     own.unwrap_or_else(|| format!("{option} {value}"))

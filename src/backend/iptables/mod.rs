@@ -235,9 +235,8 @@ impl Iptables {
             ));
         }
         self.seen.clear();
-        let last = (now_ms() + u128::from(ms)) / 1000;
         // The last second is one in which it is still open, to its end.
-        let last = u64::try_from(last).unwrap_or(0).saturating_sub(1);
+        let last = (now_ms().saturating_add(ms) / 1000).saturating_sub(1);
         for tool in &mut self.tools {
             install(tool, ruleset, &self.protocols, |old| {
                 let mut paused = pauses(old);
@@ -323,12 +322,10 @@ impl Iptables {
         self.look()?;
         for installed in &self.seen {
             for pause in pauses(installed) {
-                let left = u128::from(pause.last + 1) * 1000;
-                let left = left.checked_sub(now_ms()).filter(|left| *left > 0);
-                let Some(left) = left.filter(|_| pause.set == set) else { continue };
-                if !out.iter().any(|e| e.key == pause.key) {
-                    let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
-                    out.push(Element { key: pause.key, expires: Some(left), ..Element::default() });
+                let left = pause.last.saturating_add(1).saturating_mul(1000).saturating_sub(now_ms());
+                if left > 0 && pause.set == set && !out.iter().any(|e| e.key == pause.key) {
+                    let expires = Some(Duration::from_millis(left));
+                    out.push(Element { key: pause.key, expires, ..Element::default() });
                 }
             }
         }
@@ -356,12 +353,13 @@ fn name(tool: &Tool) -> &'static str {
     if tool.family == Family::V4 { "iptables" } else { "ip6tables" }
 }
 
-fn now_ms() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(0)
 }
 
 fn now() -> u64 {
-    u64::try_from(now_ms() / 1000).unwrap_or(0)
+    now_ms() / 1000
 }
 
 fn rendered(tool: &Tool, ruleset: &Ruleset, paused: &[Paused]) -> Result<Rendered, String> {
