@@ -15,9 +15,9 @@ SCRIPTS := .ci/run .ci/setup openwrt/test.sh
 # For BusyBox's shell. Debian's shellcheck has no dialect of that name yet; dash, its relative, is closest.
 ROUTER_SCRIPTS := $(addprefix openwrt/files/,etc/init.d/vpn-killswitch etc/hotplug.d/iface/15-vpn-killswitch \
 	etc/hotplug.d/net/15-vpn-killswitch etc/uci-defaults/zz-vpn-killswitch \
-	usr/libexec/vpn-killswitch-firewall)
+	usr/libexec/vpn-killswitch-firewall) $(wildcard cross/install/*.sh)
 
-.PHONY: all build demo test lint unit test-packages test-luci test-cross package packages test-vm leaktest soak bench binaries binary size deny clean setup setup-build setup-demo setup-cross setup-vm
+.PHONY: all build demo test lint unit test-packages test-luci test-cross package packages release test-vm leaktest soak bench binaries binary size deny clean setup setup-build setup-demo setup-cross setup-vm
 
 all: build
 
@@ -62,6 +62,9 @@ package: binary ## the packages for TARGET=, one of OpenWrt's architectures: dis
 
 packages: binaries ## the packages for every architecture in cross/targets.toml
 	cross/package
+
+release: binaries ## installers and programs for DD-WRT, FreshTomato, Asuswrt-Merlin, Entware, old OpenWrt: dist/release/
+	cross/release
 
 test-cross: setup-cross ## that a cross-built program has the same bytes from another folder
 	cross/build --scenario --check-reproducible x86_64
