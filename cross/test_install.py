@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 import unittest
 
@@ -38,11 +39,15 @@ for word; do
 	words="$words $word"
 done
 case "$platform" in
-ddwrt | tomato | merlin)
-	config=/jffs/etc/config/vpn-killswitch
-	[ -e /jffs/there ] || config=/opt/etc/config/vpn-killswitch ;;
-*) config=/etc/config/vpn-killswitch ;;
+ddwrt | tomato | merlin) places="/jffs /opt" ;;
+generic) places="/opt" ;;
+*) places="/." ;;
 esac
+for what in /vpn-killswitch ""; do
+	for place in $places; do
+		[ -n "$config" ] || [ ! -e "$place/etc/config$what" ] || config=$place/etc/config/vpn-killswitch
+	done
+done
 echo "program {version}$words" >>/calls
 set -- $words
 enabled() { grep -q "enabled '1'" "$config"; }
@@ -56,7 +61,7 @@ disable) [ ! -e /broken ] || exit 1
 status) echo "status <of> \"$platform\" & $(cat /kernel 2>/dev/null)"
 	enabled || exit 3 ;;
 check) enabled || exit 3 ;;
-guard) exec sleep 600 ;;
+guard) while sleep 1; do :; done ;;
 esac
 """
 MOUNTS = "rootfs / rootfs rw 0 0\n/dev/root / squashfs ro 0 0\ntmpfs /tmp tmpfs rw 0 0\n"
@@ -116,7 +121,6 @@ class Router(test_lifecycle.Root):
         self.enter = ["unshare", "-r", "-p", "-f", "--kill-child"]
         for folder in ("jffs", "opt", "release", "var/run", "nvram"):
             (path / folder).mkdir(parents=True, exist_ok=True)
-        (path / "jffs/there").touch()
         self.tool("usr/sbin/nvram", NVRAM)
         self.tool("bin/logger", '#!/bin/sh\necho "log $*" >>/calls\n')
         self.df(free=9000)
@@ -170,14 +174,15 @@ class Router(test_lifecycle.Root):
                 within = str(path.relative_to(self.path))
                 if within.startswith(("calls", "release/", "proc", "dev")):
                     continue
+                # Processes, which end with each command here.
+                if within.startswith("var/run/vpn-killswitch.hook/") and name != "armed":
+                    continue
                 mode = path.lstat().st_mode
                 content = None
                 if path.is_symlink():
                     content = os.readlink(path)
                 elif stat.S_ISREG(mode):
                     content = hashlib.sha256(path.read_bytes()).hexdigest()
-                    # Another process at each run.
-                    content = None if path.name == "pid" else content
                 out[within] = (mode, content)
         return out
 
@@ -460,7 +465,6 @@ class DdWrt(Common, Case):
         self.assertEqual(self.router.nvram("mypage_scripts"), "/jffs/a /jffs/b")
 
     def test_without_jffs_it_is_opt(self):
-        (self.router.path / "jffs/there").unlink()
         self.router.mounts(OPT)
         self.install()
         self.assertIsNotNone(self.router.text("opt/vpn-killswitch/vpn-killswitch"))
@@ -478,9 +482,15 @@ class DdWrt(Common, Case):
             "#!/bin/sh\necho head\ncase $2 in /jffs*) f=20 ;; *) f=9000 ;; esac\n"
             'echo "dev 1 1 $f 1% $2"\n',
         )
-        (self.router.path / "jffs/there").unlink()
         self.install()
         self.assertIsNotNone(self.router.text("opt/vpn-killswitch/vpn-killswitch"))
+        self.assertIsNotNone(self.router.text("opt/etc/config/vpn-killswitch"))
+        # Settings that are there already are the ones that the program takes.
+        self.router.installer(self.firmware, "uninstall")
+        self.router.write("jffs/etc/config/vpn-killswitch", "\toption enabled '0'\n", 0o600)
+        out, _ = self.install()
+        self.assertIn("settings are in /jffs/etc/config/vpn-killswitch", out)
+        self.assertIsNone(self.router.text("opt/etc/config/vpn-killswitch"))
 
     def test_without_nvram_it_is_another_router(self):
         (self.router.path / "usr/sbin/nvram").unlink()
@@ -655,13 +665,11 @@ class Entware(Common, Case):
     def prepare(self):
         (self.router.path / "opt/etc/init.d").mkdir(parents=True)
 
-    def test_it_starts_with_opt_and_finds_its_settings(self):
+    def test_it_starts_with_opt(self):
         self.install()
-        (self.router.path / "etc/config/vpn-killswitch").unlink()
         self.router.calls()
         self.router.run("/opt/etc/init.d/S05vpn-killswitch", "start")
         self.assertIn("program 1.0.0 apply", self.router.calls())
-        self.assertTrue((self.router.path / "etc/config/vpn-killswitch").is_symlink())
 
     def test_settings_of_others_are_left(self):
         self.router.write("etc/config/vpn-killswitch", "x", 0o644)
@@ -723,6 +731,118 @@ class OldOpenWrt(Common, Case):
     def test_before_the_flash_is_there_it_waits(self):
         self.router.mounts("overlayfs:/tmp/root / overlay rw 0 0\n")
         self.refused("cannot write to its flash")
+
+
+class Hooks(Case):
+    """What happens when the firmware calls; here processes live on from one call to the next."""
+
+    firmware = "ddwrt"
+    hook = "/jffs/vpn-killswitch/hook"
+
+    def setUp(self):
+        super().setUp()
+        self.install()
+        # The router starts: /var/run is empty, nothing runs.
+        shutil.rmtree(self.router.path / "var/run")
+        (self.router.path / "var/run").mkdir()
+        self.router.write("jffs/etc/config/vpn-killswitch", "\toption enabled '1'\n", 0o600)
+        self.router.calls()
+        script = f"mount -t proc proc {self.router.path}/proc && echo ready && while sleep 1; do :; done"
+        holder = subprocess.Popen(
+            ["unshare", "-r", "-m", "-p", "-f", "--kill-child", "sh", "-c", script],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(holder.stdout.close)
+        self.addCleanup(holder.wait)
+        self.addCleanup(holder.kill)
+        self.assertEqual(holder.stdout.readline(), "ready\n")
+        first = pathlib.Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()[0]
+        self.router.enter = ["nsenter", "-t", first, "-U", "-m", "-p", "--preserve-credentials"]
+
+    def event(self, name):
+        """The firmware calls; returns what was called in turn."""
+        _, status = self.router.run(f"/jffs/etc/config/vpn-killswitch.{name}", check=False)
+        self.assertEqual(status, 0)
+        self.wait_for(lambda: len(self.guards()) >= 1)
+        return [call for call in self.router.calls() if "guard" not in call]
+
+    def guards(self):
+        """The processes of the guard, by their numbers."""
+        script = "cd /proc; for p in [0-9]*; do echo $p $(tr '\\0' ' ' <$p/cmdline); done"
+        out, _ = self.router.run("/bin/sh", "-c", script, check=False)
+        wanted = "/bin/sh /jffs/vpn-killswitch/vpn-killswitch --platform ddwrt guard"
+        return sorted(line.split()[0] for line in out.splitlines() if line.endswith(wanted))
+
+    def wait_for(self, condition):
+        """Until it holds."""
+        deadline = time.monotonic() + 30
+        while not condition():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.02)
+
+    def test_the_first_call_closes_and_the_others_follow(self):
+        self.assertEqual(self.event("prewall"), ["program 1.0.0 apply --boot"])
+        self.assertEqual(self.router.text("kernel"), "closed\n")
+        for event in ("firewall", "wanup", "startup"):
+            self.assertEqual(self.event(event), ["program 1.0.0 apply"])
+        self.assertEqual(len(self.guards()), 1)
+
+    def test_what_failed_at_the_start_is_tried_again_as_at_the_start(self):
+        (self.router.path / "broken").touch()
+        calls = self.event("startup")
+        self.assertEqual(calls[0], "program 1.0.0 apply --boot")
+        self.assertIn("log -t vpn-killswitch startup:", calls[1])
+        (self.router.path / "broken").unlink()
+        self.assertEqual(self.event("firewall"), ["program 1.0.0 apply --boot"])
+        self.assertEqual(self.event("firewall"), ["program 1.0.0 apply"])
+
+    def test_a_guard_that_dies_comes_back(self):
+        self.event("startup")
+        old = self.guards()
+        self.router.run("/bin/kill", "-9", *old)
+        self.wait_for(lambda: self.guards() not in ([], old))
+        # Without who looks after it, the next hook sees to it that there is one, and no second.
+        pid = self.router.text("var/run/vpn-killswitch.hook/pid").strip()
+        self.router.run("/bin/kill", "-9", pid)
+        old = self.guards()
+        self.event("firewall")
+        self.wait_for(lambda: len(self.guards()) == 1 and self.guards() != old)
+        pid = self.router.text("var/run/vpn-killswitch.hook/pid").strip()
+        self.router.run("/bin/kill", "-9", pid, *self.guards())
+        self.event("firewall")
+        self.assertEqual(len(self.guards()), 1)
+
+    def test_many_calls_at_once_start_one_guard(self):
+        path = "/jffs/etc/config/vpn-killswitch.firewall"
+        script = f"for n in 1 2 3 4 5 6 7 8; do {path} & done; wait"
+        self.router.run("/bin/sh", "-c", script)
+        self.wait_for(lambda: len(self.guards()) >= 1)
+        self.router.run("/bin/sh", "-c", script)
+        self.assertEqual(len(self.guards()), 1)
+
+    def test_who_died_while_starting_the_guard_is_no_hindrance(self):
+        state = self.router.path / "var/run/vpn-killswitch.hook"
+        state.mkdir()
+        (state / "starting").write_text("4711\n")
+        (state / "pid").write_text("1\n")
+        self.event("startup")
+        self.assertEqual(len(self.guards()), 1)
+        self.assertFalse((state / "starting").exists())
+
+    def test_an_end_ends_it(self):
+        self.event("startup")
+        self.router.run(self.hook, "guarded")
+        self.router.run(self.hook, "stop")
+        self.assertEqual(self.guards(), [])
+        self.assertEqual(self.router.run(self.hook, "guarded", check=False)[1], 1)
+        self.assertEqual(self.router.text("kernel"), "closed\n")
+
+    def test_without_the_program_it_is_quiet(self):
+        shutil.rmtree(self.router.path / "jffs/vpn-killswitch")
+        for event in ("startup", "prewall", "firewall", "wanup"):
+            out = self.router.run(f"/jffs/etc/config/vpn-killswitch.{event}")
+            self.assertEqual(out, ("", 0))
 
 
 class Cpu(Case):

@@ -8,7 +8,6 @@
 #   FIRMWARE, PLATFORM   its name for people, and for the program's --platform
 #   there                ends if this router runs something else
 #   storage              sets HOME_DIR, the folder of our own, and CONFIG, the settings
-#   FIRST                a command that each hook runs before all else, or :
 #   fits                 ends if the hooks cannot be put in place; changes nothing
 #   hooks                puts the hooks in place
 #   unhook               takes out what is not a file of our own
@@ -390,7 +389,7 @@ nvram_set() { # NAME VALUE
 
 # Written once as $HOME_DIR/hook; every hook of the firmware is one line that calls it.
 hook_script() {
-	sed -e "s#@HOME@#$HOME_DIR#g" -e "s#@PLATFORM@#$PLATFORM#g" -e "s#@FIRST@#$FIRST#g" <<'HOOK'
+	sed -e "s|@HOME@|$HOME_DIR|g" -e "s|@PLATFORM@|$PLATFORM|g" <<'HOOK'
 #!/bin/sh
 # What the firmware calls at its start and around its firewall: `hook EVENT`. Closes first, if nothing did
 # since the router started; then puts back what others changed, and sees to it that the guard runs.
@@ -399,7 +398,6 @@ PATH="$PATH:/sbin:/bin:/usr/sbin:/usr/bin"
 program=@HOME@/vpn-killswitch
 state=/var/run/vpn-killswitch.hook
 
-call() { "$program" --platform @PLATFORM@ "$@"; }
 log() { logger -t vpn-killswitch "$*" 2>/dev/null; }
 
 # Whether the process in a file is one of ours.
@@ -411,7 +409,7 @@ runs() { # FILE
 arm() { # EVENT
 	boot=
 	[ -e "$state/armed" ] || boot=--boot
-	if said=$(call apply $boot 2>&1); then
+	if said=$("$program" --platform @PLATFORM@ apply $boot 2>&1); then
 		: >"$state/armed"
 	else
 		log "$1: $said"
@@ -436,10 +434,14 @@ mkdir -p "$state"
 case "$1" in
 supervise)
 	trap '' HUP
+	# One that lost its supervisor.
+	if runs "$state/guard"; then kill "$pid"; fi
+	child=
 	trap 'kill "$child" 2>/dev/null; exit 0' TERM
 	while [ -x "$program" ]; do
-		call guard &
+		"$program" --platform @PLATFORM@ guard &
 		child=$!
+		echo "$child" >"$state/guard"
 		wait "$child"
 		sleep 2
 	done
@@ -452,11 +454,10 @@ stop)
 		sleep 1
 		tries=$((tries - 10))
 	done
-	rm -f "$state/pid"
+	rm -f "$state/pid" "$state/guard"
 	;;
 guarded) runs "$state/pid" ;;
 *)
-	@FIRST@
 	arm "$1"
 	guard
 	;;
@@ -500,6 +501,20 @@ place() {
 	die "neither of $PLACES is storage that can be written and outlives a reboot; $STORAGE_HINT"
 }
 
+# Sets CONFIG: where the program looks, which is where the file is, or else where its folder is.
+config() {
+	local place
+	for place in $PLACES; do
+		CONFIG=$place/etc/config/vpn-killswitch
+		[ ! -e "$R$CONFIG" ] || return 0
+	done
+	for place in $PLACES; do
+		CONFIG=$place/etc/config/vpn-killswitch
+		[ ! -d "$R${CONFIG%/*}" ] || return 0
+	done
+	CONFIG=${HOME_DIR%/*}/etc/config/vpn-killswitch
+}
+
 # The program for this CPU in the release folder.
 choose() {
 	SOURCE=$FROM/vpn-killswitch-$TARGET
@@ -533,7 +548,8 @@ settings() {
 	[ ! -e "$R$CONFIG" ] || return 0
 	folder "${CONFIG%/*}"
 	record file "$CONFIG"
-	program setup >/dev/null 2>&1
+	# On a firmware that it does not know, it has nothing to propose.
+	[ "$PLATFORM" = generic ] || program setup >/dev/null 2>&1
 	[ ! -e "$R$CONFIG" ] || return 0
 	put 600 "$CONFIG" "# Look through this, then switch it on: $HOME_DIR/vpn-killswitch --platform $PLATFORM enable
 

@@ -12,7 +12,6 @@ FIRMWARE=DD-WRT
 PLATFORM=ddwrt
 PLACES='/jffs /opt'
 STORAGE_HINT='switch JFFS2 on under Administration, Management, or mount a USB drive on /opt'
-FIRST=:
 EVENTS='startup prewall firewall wanup'
 
 there() {
@@ -21,7 +20,7 @@ there() {
 
 storage() {
 	place
-	CONFIG=${HOME_DIR%/*}/etc/config/vpn-killswitch
+	config
 	case "$HOME_DIR" in
 	/opt/*) HOOKS=/opt/etc/init.d ;;
 	*) HOOKS=${HOME_DIR%/*}/etc/config ;;

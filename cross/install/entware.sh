@@ -9,9 +9,6 @@ PLATFORM=generic
 PLACES=/opt
 STORAGE_HINT='install Entware first'
 INIT=/opt/etc/init.d/S05vpn-killswitch
-# On such routers /etc is made anew at each start.
-LINK=/etc/config/vpn-killswitch
-FIRST='mkdir -p /etc/config; [ -e /etc/config/vpn-killswitch ] || ln -sf /opt/etc/config/vpn-killswitch /etc/config/'
 
 there() {
 	[ -d "$R/opt/etc/init.d" ] || die "there is no /opt/etc/init.d here: $STORAGE_HINT"
@@ -19,17 +16,16 @@ there() {
 
 storage() {
 	place
-	CONFIG=/opt/etc/config/vpn-killswitch
+	config
 }
 
-# The program looks for its settings in /etc/config.
+# There the program would look first.
 fits() {
-	[ ! -e "$R$LINK" ] || [ -L "$R$LINK" ] || die "$LINK is there already, and not from here; move it away first"
+	[ ! -e "$R/etc/config/vpn-killswitch" ] ||
+		die "/etc/config/vpn-killswitch is there already, and not from here; move it away first"
 }
 
 hooks() {
-	folder "${LINK%/*}"
-	ln -sf "$CONFIG" "$R$LINK" || die "cannot make $LINK"
 	own 755 "$INIT" <<TEXT
 #!/bin/sh
 # Nothing here opens: stop ends the guard, and what is in force stays in force.
@@ -42,9 +38,7 @@ esac
 TEXT
 }
 
-unhook() {
-	[ ! -L "$R$LINK" ] || rm -f "$R$LINK"
-}
+unhook() { :; }
 
 hooked() {
 	[ ! -x "$R$INIT" ] || return 0

@@ -11,7 +11,6 @@ FIRMWARE=Asuswrt-Merlin
 PLATFORM=merlin
 PLACES=/jffs
 STORAGE_HINT='switch JFFS on under Administration, System'
-FIRST=:
 SCRIPTS=/jffs/scripts
 EVENTS='init-start services-start firewall-start wan-event openvpn-event'
 
@@ -21,7 +20,7 @@ there() {
 
 storage() {
 	place
-	CONFIG=/jffs/etc/config/vpn-killswitch
+	config
 }
 
 fits() {

@@ -12,7 +12,6 @@ FIRMWARE=FreshTomato
 PLATFORM=tomato
 PLACES='/jffs /opt'
 STORAGE_HINT='switch JFFS on under Administration, or mount a USB drive on /opt'
-FIRST=:
 EVENTS='init fire wanup'
 
 there() {
@@ -21,8 +20,8 @@ there() {
 
 storage() {
 	place
+	config
 	HOOKS=${HOME_DIR%/*}/etc/config
-	CONFIG=$HOOKS/vpn-killswitch
 }
 
 fits() { :; }
