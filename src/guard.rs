@@ -37,10 +37,8 @@ const NFGENMSG: usize = 4;
 /// Where nftables names the table that a message is about: in the same attribute for everything
 /// (`NFTA_TABLE_NAME`, `NFTA_RULE_TABLE`, …).
 const NFTA_TABLE: u16 = 1;
-/// `RTM_DELRULE`, the length of its header and `FRA_PROTOCOL`.
+/// `RTM_DELRULE`.
 const DELRULE: u16 = 33;
-const FIB_RULE_HEADER: usize = 12;
-const FRA_PROTOCOL: u16 = 21;
 
 /// More repairs of what somebody else did to our rules within [`FIGHT_WINDOW`] mean that they fight us.
 const FIGHT_REPAIRS: usize = 20;
@@ -325,9 +323,7 @@ impl<'a> Guard<'a> {
         }
         self.route.drain(|kind, payload| {
             any = true;
-            let attrs = payload.get(FIB_RULE_HEADER..).unwrap_or_default();
-            *provoked |= kind == DELRULE
-                && find_attr(attrs, FRA_PROTOCOL) == Some(&[crate::routing::PROTOCOL]);
+            *provoked |= kind == DELRULE && crate::routing::concerns_us(payload);
         })?;
         Ok(any)
     }

@@ -1,6 +1,7 @@
 //! Sockets to one server: marked, bound to a device, never blocking, from a port nobody can guess.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -56,7 +57,14 @@ pub fn random() -> io::Result<u16> {
     match usize::try_from(got) {
         Ok(got) if got == bytes.len() => Ok(u16::from_ne_bytes(bytes)),
         Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Err(_) => Err(io::Error::last_os_error()),
+        Err(_) => match io::Error::last_os_error() {
+            // Before Linux 3.17.
+            e if e.raw_os_error() == Some(libc::ENOSYS) => {
+                File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+                Ok(u16::from_ne_bytes(bytes))
+            }
+            e => Err(e),
+        },
     }
 }
 

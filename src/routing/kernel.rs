@@ -3,8 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use netlink_bindings::rt_rule::{FibRuleAttrs, FibRuleHdr};
+use netlink_bindings::rt_rule::FibRuleHdr;
 
+use super::message::{decode, encode, number_of, ours};
 use super::{Does, Installed, PROTOCOL, Rule, Step, cannot, plan};
 use crate::netlink::attr::{bytes, nest};
 use crate::netlink::{Refusal, Request, Socket, again, flag};
@@ -30,24 +31,8 @@ const IFF_UP: u32 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
-/// `RT_TABLE_MAIN`, and the priority of the rule that asks it.
-const TABLE_MAIN: u32 = 254;
-const PRIORITY_MAIN: u32 = 32766;
-/// `FR_ACT_TO_TBL`, `FR_ACT_PROHIBIT`, `FIB_RULE_INVERT` and `FRA_*` (linux/fib_rules.h).
-const TO_TABLE: u8 = 1;
-const PROHIBIT: u8 = 8;
-const INVERT: u32 = 2;
-const FRA_IIFNAME: u16 = 3;
-const FRA_PRIORITY: u16 = 6;
-const FRA_FWMARK: u16 = 10;
-const FRA_SUPPRESS_IFGROUP: u16 = 13;
-const FRA_TABLE: u16 = 15;
-const FRA_FWMASK: u16 = 16;
-const FRA_PROTOCOL: u16 = 21;
 /// `IFLA_GROUP` (linux/if_link.h).
 const IFLA_GROUP: u16 = 27;
-/// What an attribute says that the kernel prints although nothing was asked for.
-const NONE: u32 = u32::MAX;
 
 /// How often apply looks again. Each look but the last finds something to do.
 const ROUNDS: usize = 6;
@@ -70,23 +55,49 @@ pub struct Readback {
     pub steps: Vec<Step>,
 }
 
+/// What is looked at and acted on: the kernel, or in tests what stands for one of another time.
+trait Kernel {
+    /// The devices, and the sink.
+    fn devices(&mut self) -> io::Result<(Vec<Link>, Sink)>;
+    /// What there is of our rules.
+    fn rules(&mut self) -> io::Result<Installed>;
+    /// Does one step. A rule that is there already, or is gone already, is as wanted.
+    fn act(&mut self, step: &Step) -> Result<(), Refusal>;
+}
+
+impl Kernel for Socket {
+    fn devices(&mut self) -> io::Result<(Vec<Link>, Sink)> {
+        let seen = observe::look()?;
+        Ok((seen.links, seen.sink))
+    }
+
+    fn rules(&mut self) -> io::Result<Installed> {
+        read(self)
+    }
+
+    fn act(&mut self, step: &Step) -> Result<(), Refusal> {
+        act(self, step)
+    }
+}
+
 /// Compares the kernel with what should be there; without a policy nothing should.
 ///
 /// # Errors
 /// What the kernel said.
 pub fn check(policy: Option<&Policy>, seen: &Observed) -> io::Result<Readback> {
-    compare(&mut Socket::open(0)?, policy, &seen.links, seen.sink, &[])
+    let installed = read(&mut Socket::open(0)?)?;
+    let steps = wanted_steps(policy, &seen.links, seen.sink, &installed, &[]);
+    Ok(Readback { installed, steps })
 }
 
-fn compare(
-    socket: &mut Socket,
+fn wanted_steps(
     policy: Option<&Policy>,
     links: &[Link],
     sink: Sink,
+    installed: &Installed,
     unable: &[Rule],
-) -> io::Result<Readback> {
-    let installed = read(socket)?;
-    let mut steps = plan(policy, links, sink, &installed, unable);
+) -> Vec<Step> {
+    let mut steps = plan(policy, links, sink, installed, unable);
     // Where the kernel has no IPv6 there is none to refuse.
     if !Path::new("/proc/sys/net/ipv6").exists() {
         steps.retain(|s| {
@@ -96,98 +107,129 @@ fn compare(
             )
         });
     }
-    Ok(Readback { installed, steps })
+    steps
 }
 
-/// Makes the kernel agree, and looks until it does. What the kernel refuses is left out and named.
-/// Devices are looked at but for the first time, if they were `seen` just now. `unable` are rules that
-/// the kernel is known to refuse; it gets those that are found.
+/// Makes the kernel agree, and looks until it does. What the kernel refuses, or takes without doing it,
+/// is left out and named. Devices are looked at but for the first time, if they were `seen` just now.
+/// `unable` are rules that the kernel is known to refuse; it gets those that are found.
 ///
 /// # Errors
 /// What the kernel said to a question, or that it does not come to rest.
 pub fn apply(
     policy: Option<&Policy>,
-    mut seen: Option<&Observed>,
+    seen: Option<&Observed>,
     unable: &mut Vec<Rule>,
 ) -> io::Result<Applied> {
-    let mut socket = Socket::open(0)?;
+    let seen = seen.map(|seen| (seen.links.clone(), seen.sink));
+    rounds(&mut Socket::open(0)?, policy, seen, unable)
+}
+
+fn rounds(
+    kernel: &mut dyn Kernel,
+    policy: Option<&Policy>,
+    mut seen: Option<(Vec<Link>, Sink)>,
+    unable: &mut Vec<Rule>,
+) -> io::Result<Applied> {
     let mut applied = Applied::default();
     let mut refused: Vec<Step> = Vec::new();
+    // Families of which a rule was refused: what else could be done was done in the same round.
+    let mut ended: Vec<Family> = Vec::new();
+    let mut done_before: [Vec<Step>; 2] = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
-        let mut steps = match seen.take() {
-            Some(seen) => compare(&mut socket, policy, &seen.links, seen.sink, unable)?.steps,
-            None => {
-                let seen = observe::look()?;
-                compare(&mut socket, policy, &seen.links, seen.sink, unable)?.steps
-            }
+        let (links, sink) = match seen.take() {
+            Some(seen) => seen,
+            None => kernel.devices()?,
         };
-        steps.retain(|s| !refused.contains(s));
+        let installed = kernel.rules()?;
+        // A kernel that does not know the attribute takes the rule without it, and then everything may
+        // use the main table. Nothing of the family closes anything then.
+        for rule in installed.rules.iter().filter(|r| r.does == Does::Main && policy.is_some()) {
+            let meant = Rule { does: Does::MainWithoutUplinks, ..rule.clone() };
+            if !unable.contains(&meant) {
+                applied.refused.push(format!(
+                    "{}: this kernel ignores suppress_ifgroup (Linux 3.12 knows it)",
+                    Step::Add(meant.clone())
+                ));
+                unable.push(meant);
+            }
+        }
+        let mut steps = wanted_steps(policy, &links, sink, &installed, unable);
+        steps.retain(|s| {
+            !refused.contains(s) && s.rule().is_none_or(|r| !ended.contains(&r.family))
+        });
         if steps.is_empty() {
             return Ok(applied);
         }
         let mut done: Vec<Step> = Vec::new();
         for step in steps {
-            let rule = match &step {
-                Step::Add(rule) | Step::Delete(rule) => Some(rule),
-                _ => None,
-            };
             // What comes behind a refused rule depends on it.
-            if policy.is_some() && rule.is_some_and(|r| cannot(r.family, unable)) {
+            if policy.is_some()
+                && step
+                    .rule()
+                    .is_some_and(|r| ended.contains(&r.family) && cannot(r.family, unable))
+            {
                 continue;
             }
-            match act(&mut socket, &step) {
+            // A kernel without groups (before 2.6.39) takes them and has none.
+            let without_effect = matches!(step, Step::Group { .. })
+                && done_before.iter().all(|round| round.contains(&step));
+            let outcome = if without_effect {
+                Err("this kernel takes it and does not do it".to_owned())
+            } else {
+                kernel.act(&step).map_err(|refusal| refusal.to_string())
+            };
+            match outcome {
                 Ok(()) => done.push(step),
-                Err(refusal) => {
-                    applied.refused.push(format!("{step}: {refusal}"));
-                    unable.extend(rule.cloned());
-                    if let Some(rule) = rule.filter(|r| cannot(r.family, unable)) {
-                        take_back(&mut socket, &mut done, rule.family);
+                Err(why) => {
+                    applied.refused.push(format!("{step}: {why}"));
+                    if let Some(rule) = step.rule() {
+                        unable.push(rule.clone());
+                        ended.push(rule.family);
+                        if cannot(rule.family, unable) {
+                            take_back(kernel, &mut done, rule.family);
+                        }
                     }
                     refused.push(step);
                 }
             }
         }
         applied.changes.extend(done.iter().map(Step::to_string));
+        let [_, last] = done_before;
+        done_before = [last, done];
     }
     Err(io::Error::other("devices and rules keep changing; another program is at them"))
 }
 
 /// Deletes the rules of a family that were added just now, from the last to be asked to the first: they
 /// would refuse without allowing.
-fn take_back(socket: &mut Socket, done: &mut Vec<Step>, family: Family) {
+fn take_back(kernel: &mut dyn Kernel, done: &mut Vec<Step>, family: Family) {
     for step in done.iter().rev() {
         if let Step::Add(rule) = step
             && rule.family == family
         {
-            let _ = act(socket, &Step::Delete(rule.clone()));
+            let _ = kernel.act(&Step::Delete(rule.clone()));
         }
     }
     done.retain(|s| !matches!(s, Step::Add(rule) if rule.family == family));
 }
 
-/// Our rules, of both families, in their order.
+/// Our rules, of both families, in their order. A kernel that cannot have any has none.
 fn read(socket: &mut Socket) -> io::Result<Installed> {
     let request = Request::list(GETRULE, vec![0; FibRuleHdr::len()]);
-    let read = again(|| {
-        let mut installed = Installed::default();
+    let listed = again(|| {
+        let mut listed = Vec::new();
         socket.request(&request, |reply| {
-            match decode(reply)? {
-                Some((family, priority, None))
-                    if priority < PRIORITY_MAIN
-                        && installed.rules.iter().any(|r| r.family == family) =>
-                {
-                    installed.overtaken.push(family);
-                }
-                Some((family, priority, Some(does))) => {
-                    installed.rules.push(Rule { family, priority, does });
-                }
-                _ => {}
-            }
+            listed.extend(decode(reply)?);
             Ok(())
         })?;
-        Ok(installed)
+        Ok(listed)
     });
-    Ok(read?)
+    match listed {
+        Ok(listed) => Ok(ours(&listed)),
+        Err(refusal) if refusal.is(libc::EOPNOTSUPP) => Ok(Installed::default()),
+        Err(refusal) => Err(refusal.into()),
+    }
 }
 
 /// Does one step. A rule that is there already, or is gone already, is as wanted.
@@ -244,97 +286,6 @@ fn link_header(index: u32, flags: u32) -> Vec<u8> {
     out
 }
 
-/// `AF_INET`, `AF_INET6`.
-fn number_of(family: Family) -> u8 {
-    let number = match family {
-        Family::V4 => libc::AF_INET,
-        Family::V6 => libc::AF_INET6,
-    };
-    let [number, ..] = number.to_le_bytes();
-    number
-}
-
-fn encode(rule: &Rule) -> Vec<u8> {
-    let (action, flags) = match &rule.does {
-        Does::PassToMain(_) => (TO_TABLE, 0),
-        Does::MainWithoutUplinks | Does::ToSink => (TO_TABLE, INVERT),
-        Does::Refuse => (PROHIBIT, INVERT),
-        // Only ever deleted, by what identifies it.
-        Does::Else(_) => (0, 0),
-    };
-    // struct fib_rule_hdr: family, dst_len, src_len, tos, table, res1, res2, action, flags.
-    let mut out = vec![number_of(rule.family), 0, 0, 0, 0, 0, 0, action];
-    out.extend(u32::to_ne_bytes(flags));
-    let mut number = |kind, value: u32| bytes(&mut out, kind, &value.to_ne_bytes());
-    number(FRA_PRIORITY, rule.priority);
-    match &rule.does {
-        Does::PassToMain(mark) => {
-            number(FRA_FWMARK, *mark);
-            number(FRA_FWMASK, *mark);
-            number(FRA_TABLE, TABLE_MAIN);
-        }
-        Does::MainWithoutUplinks => {
-            number(FRA_TABLE, TABLE_MAIN);
-            number(FRA_SUPPRESS_IFGROUP, super::DEFAULT_GROUP);
-            bytes(&mut out, FRA_IIFNAME, b"lo\0");
-        }
-        Does::ToSink => {
-            number(FRA_TABLE, SINK_TABLE);
-            bytes(&mut out, FRA_IIFNAME, b"lo\0");
-        }
-        Does::Refuse => bytes(&mut out, FRA_IIFNAME, b"lo\0"),
-        Does::Else(_) => {}
-    }
-    bytes(&mut out, FRA_PROTOCOL, &[PROTOCOL]);
-    out
-}
-
-/// A rule's family and priority and, if it is ours, what it does; `None` for other families.
-fn decode(reply: &[u8]) -> io::Result<Option<(Family, u32, Option<Does>)>> {
-    let Some(header) = reply.get(..FibRuleHdr::len()).and_then(FibRuleHdr::new_from_slice) else {
-        return Err(io::ErrorKind::InvalidData.into());
-    };
-    let family = match i32::from(header.family) {
-        libc::AF_INET => Family::V4,
-        libc::AF_INET6 => Family::V6,
-        _ => return Ok(None),
-    };
-    let (mut priority, mut ours) = (0, false);
-    let (mut mark, mut mask, mut table, mut group) = (0, 0, u32::from(header.table), NONE);
-    let (mut loopback, mut more) = (false, false);
-    for attr in FibRuleAttrs::new(reply.get(FibRuleHdr::len()..).unwrap_or_default()) {
-        match attr? {
-            FibRuleAttrs::Priority(n) => priority = n,
-            FibRuleAttrs::Protocol(n) => ours = n == PROTOCOL,
-            FibRuleAttrs::Fwmark(n) => mark = n,
-            FibRuleAttrs::Fwmask(n) => mask = n,
-            FibRuleAttrs::Table(n) => table = n,
-            FibRuleAttrs::SuppressIfgroup(n) => group = n,
-            FibRuleAttrs::SuppressPrefixlen(n) => more |= n != NONE,
-            FibRuleAttrs::Iifname(name) => loopback = name.to_bytes() == b"lo",
-            FibRuleAttrs::Pad(_) => {}
-            _ => more = true,
-        }
-    }
-    if !ours {
-        return Ok(Some((family, priority, None)));
-    }
-    more |= header.dst_len != 0 || header.src_len != 0 || header.tos != 0;
-    let inverted = header.flags & INVERT != 0;
-    let does = match (header.action, inverted, loopback, mark) {
-        (TO_TABLE, false, false, 1..)
-            if !more && mask == mark && table == TABLE_MAIN && group == NONE =>
-        {
-            Does::PassToMain(mark)
-        }
-        (TO_TABLE, true, true, 0)
-            if !more && table == TABLE_MAIN && group == super::DEFAULT_GROUP =>
-        {
-            Does::MainWithoutUplinks
-        }
-        (TO_TABLE, true, true, 0) if !more && table == SINK_TABLE && group == NONE => Does::ToSink,
-        (PROHIBIT, true, true, 0) if !more => Does::Refuse,
-        (action, ..) => Does::Else(format!("action {action} table {table}")),
-    };
-    Ok(Some((family, priority, Some(does))))
-}
+#[cfg(test)]
+#[path = "old_kernel_tests.rs"]
+mod tests;

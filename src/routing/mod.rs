@@ -14,8 +14,11 @@
 //! [`Policy`].
 
 pub mod kernel;
+mod message;
 
 use std::fmt;
+
+pub use message::concerns_us;
 
 use crate::observe::{Link, Observed, SINK, SINK_TABLE, Sink};
 use crate::policy::Policy;
@@ -54,6 +57,9 @@ pub enum Does {
     PassToMain(u32),
     /// What is forwarded uses the main table's routes, except those over devices without a group.
     MainWithoutUplinks,
+    /// What is forwarded uses the main table, uplinks and all: what a kernel before 3.12 makes of
+    /// [`Self::MainWithoutUplinks`]. It closes nothing, and is only ever deleted.
+    Main,
     /// What is forwarded goes to the sink.
     ToSink,
     /// What is forwarded is refused.
@@ -70,6 +76,7 @@ impl fmt::Display for Rule {
             Does::MainWithoutUplinks => {
                 write!(f, "not iif lo lookup main suppress_ifgroup {DEFAULT_GROUP}")
             }
+            Does::Main => f.write_str("not iif lo lookup main"),
             Does::ToSink => write!(f, "not iif lo lookup {SINK_TABLE}"),
             Does::Refuse => f.write_str("not iif lo prohibit"),
             Does::Else(what) => f.write_str(what),
@@ -198,6 +205,10 @@ pub fn plan(
         let (mut new, mut old) = (of(&wanted), of(&installed.rules));
         new.retain(|rule| !unable.contains(rule));
         if policy.is_some() && cannot(family, unable) {
+            // What closes nothing must not look as if it did: then all of the family goes.
+            if old.iter().any(|r| r.does == Does::Main) {
+                steps.extend(old.into_iter().rev().map(Step::Delete));
+            }
             continue;
         }
         if new == old && !(installed.overtaken.contains(&family) && policy.is_some()) {
@@ -277,6 +288,14 @@ pub fn differences(steps: &[Step]) -> (Vec<String>, Vec<String>) {
 }
 
 impl Step {
+    /// The rule that it is about.
+    fn rule(&self) -> Option<&Rule> {
+        match self {
+            Self::Add(rule) | Self::Delete(rule) => Some(rule),
+            _ => None,
+        }
+    }
+
     /// Whether the layer refuses without it too: it only makes the refusal audible.
     pub fn is_optional(&self) -> bool {
         match self {
