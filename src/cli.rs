@@ -14,6 +14,7 @@ use crate::guard;
 use crate::hotplug;
 use crate::json;
 use crate::pause::{self, Target};
+use crate::platform::Platform;
 use crate::rpcd;
 use crate::status::Posture;
 
@@ -94,7 +95,7 @@ const COMMANDS: [Command; 13] = [
 const OPTIONS: &str = "\
 Options:
   --root DIR       read and write below DIR instead of /
-  --platform NAME  openwrt, ddwrt or generic
+  --platform NAME  openwrt, ddwrt, tomato, merlin or generic, instead of what it looks like
   --backend NAME   nft or iptables instead of what the kernel has: nft, if it can
   -h, --help       this text
   -V, --version    the version
@@ -151,14 +152,10 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let Some(command) = request.command.as_deref() else {
         return usage("no command");
     };
-    match request.platform.as_deref() {
-        None | Some("openwrt" | "ddwrt" | "generic") => {}
-        Some(other) => {
-            return usage(&format!(
-                "unknown platform '{other}'; known are openwrt, ddwrt and generic"
-            ));
-        }
-    }
+    let platform = match request.platform.as_deref().map(Platform::parse).transpose() {
+        Ok(platform) => platform,
+        Err(why) => return usage(&why),
+    };
     let backend = match request.backend.as_deref().map(|name| (name, Kind::parse(name))) {
         Some((name, None)) => {
             return usage(&format!("unknown backend '{name}'; known are nft and iptables"));
@@ -166,8 +163,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         known => known.and_then(|(_, kind)| kind),
     };
     let root = request.root.clone().unwrap_or_else(|| PathBuf::from("/"));
-    let control =
-        Control::new(root).with(backend).on_ddwrt(request.platform.as_deref() == Some("ddwrt"));
+    let control = Control::new(root).with(backend).on(platform);
     let result = match command {
         "apply" if request.boot => control.boot().map(applied),
         "apply" => control.apply().map(applied),

@@ -19,6 +19,7 @@ use crate::lock;
 use crate::names::{Bootstrap, ask, publish};
 use crate::observe::{self, Observed};
 use crate::pause::{self, Target};
+use crate::platform::Platform;
 use crate::policy::{self, Policy, Warning};
 use crate::resolve::{self, Answer};
 use crate::routing;
@@ -95,19 +96,19 @@ pub struct Memory {
 pub struct Control {
     root: PathBuf,
     backend: Option<Kind>,
-    /// Whether settings are kept on DD-WRT's flash file system.
-    jffs: bool,
+    /// Where this is not what the files look like.
+    platform: Option<Platform>,
 }
 
 impl Control {
     /// Works below `root`, and on the kernel of this network namespace.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), backend: None, jffs: false }
+        Self { root: root.into(), backend: None, platform: None }
     }
 
-    /// With the configuration where DD-WRT keeps what lasts.
-    pub fn on_ddwrt(self, jffs: bool) -> Self {
-        Self { jffs, ..self }
+    /// On this firmware, whatever it looks like.
+    pub fn on(self, platform: Option<Platform>) -> Self {
+        Self { platform, ..self }
     }
 
     /// With this firewall, whatever else the kernel has.
@@ -117,7 +118,7 @@ impl Control {
 
     /// The configuration file.
     pub fn config_path(&self) -> PathBuf {
-        self.root.join(if self.jffs { config::PATH_JFFS } else { config::PATH })
+        self.platform.unwrap_or_else(|| Platform::detect(&self.root)).config(&self.root)
     }
 
     /// Makes the kernel agree with the configuration. While no guard does so, asks for the names of VPN

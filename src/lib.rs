@@ -22,6 +22,7 @@ pub mod names;
 pub mod netlink;
 pub mod observe;
 pub mod pause;
+pub mod platform;
 pub mod policy;
 pub mod program;
 pub mod resolve;

@@ -16,10 +16,8 @@ use crate::types::{DevicePattern, Mac, Net, Ports, Proto};
 pub use schema::{DEFAULT_PASS_MARK, DNS_PORTS, ENDPOINT_MAX, EXEMPT_MAX, origin_mark};
 pub(crate) use schema::{number, user_name};
 
-/// Where the configuration lies, below the root directory.
+/// Where the configuration lies, below the root directory, where that lasts.
 pub const PATH: &str = "etc/config/vpn-killswitch";
-/// The same on DD-WRT, whose root file system cannot be written.
-pub const PATH_JFFS: &str = "jffs/etc/config/vpn-killswitch";
 
 /// What the router itself may send outside the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

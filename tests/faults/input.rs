@@ -171,7 +171,7 @@ fn mistakes_on_the_command_line_are_named() -> Res<()> {
         (&["aply"], "unknown command 'aply'"),
         (
             &["apply", "--platform", "amiga"],
-            "unknown platform 'amiga'; known are openwrt, ddwrt and generic",
+            "unknown platform 'amiga'; known are openwrt, ddwrt, tomato, merlin and generic",
         ),
         (&["apply", "--json"], "invalid option '--json'"),
         (&["apply", "now"], "unexpected argument \"now\""),

@@ -5,9 +5,9 @@
 //! be sent, is said elsewhere. A file that is broken is a problem for people and never an error; what
 //! could not be read is simply not found, so that less is open.
 
-mod ddwrt;
 mod genl;
 mod netifd;
+mod nvram;
 pub(super) mod openvpn;
 mod ovpn;
 mod uapi;
@@ -81,7 +81,7 @@ pub fn find(root: &Path, links: &[Link]) -> (Vec<Found>, Vec<String>) {
     let network = finder.load(NETWORK).unwrap_or_default();
     wireguard::find(&mut finder, &network);
     openvpn::find(&mut finder, &network);
-    ddwrt::find_openvpn(&mut finder);
+    nvram::find_openvpn(&mut finder);
     netifd::find(&mut finder, &network);
     netifd::find_ipsec(&mut finder);
     if finder.found.len() > FOUND_MAX {

@@ -4,7 +4,7 @@
 //! The configuration has the server's name. What runs has the port and the mark that tell the tunnel's
 //! packets from all others, and the address that is really used.
 
-use super::{Finder, Found, NETWORK, ROOT, Running, ddwrt, files, genl, port, uapi, wg_quick};
+use super::{Finder, Found, NETWORK, ROOT, Running, files, genl, nvram, port, uapi, wg_quick};
 use crate::config::uci::{Package, Section};
 use crate::config::{Host, number};
 use crate::netlink::Socket;
@@ -55,7 +55,7 @@ pub(super) struct Peer {
 /// Lists the peers of all interfaces, configured and running.
 pub(super) fn find(finder: &mut Finder<'_>, network: &Package) {
     let mut configured = configured(finder, network);
-    for other in wg_quick::configured(finder).into_iter().chain(ddwrt::wireguard(finder)) {
+    for other in wg_quick::configured(finder).into_iter().chain(nvram::wireguard(finder)) {
         // netifd makes its devices by its own configuration only.
         if !configured.iter().any(|c| c.name == other.name) {
             configured.push(other);
