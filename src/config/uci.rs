@@ -210,7 +210,8 @@ impl Builder {
             }
             // libuci loses its current section when it merges a second time.
             self.index = BTreeMap::new();
-            let twice = self.merged.get_mut(at).is_none_or(|merged| std::mem::replace(merged, true));
+            let twice =
+                self.merged.get_mut(at).is_none_or(|merged| std::mem::replace(merged, true));
             self.current = if twice { None } else { Some(at) };
             if self.current.is_some() {
                 for (at, option) in section.options.iter().enumerate() {

@@ -322,7 +322,8 @@ impl Iptables {
         self.look()?;
         for installed in &self.seen {
             for pause in pauses(installed) {
-                let left = pause.last.saturating_add(1).saturating_mul(1000).saturating_sub(now_ms());
+                let left =
+                    pause.last.saturating_add(1).saturating_mul(1000).saturating_sub(now_ms());
                 if left > 0 && pause.set == set && !out.iter().any(|e| e.key == pause.key) {
                     let expires = Some(Duration::from_millis(left));
                     out.push(Element { key: pause.key, expires, ..Element::default() });
