@@ -116,9 +116,13 @@ impl Control {
         Self { backend, ..self }
     }
 
+    fn platform(&self) -> Platform {
+        self.platform.unwrap_or_else(|| Platform::detect(&self.root))
+    }
+
     /// The configuration file.
     pub fn config_path(&self) -> PathBuf {
-        self.platform.unwrap_or_else(|| Platform::detect(&self.root)).config(&self.root)
+        self.platform().config(&self.root)
     }
 
     /// Makes the kernel agree with the configuration. While no guard does so, asks for the names of VPN
@@ -267,10 +271,16 @@ impl Control {
         if path.symlink_metadata().is_ok() {
             return Ok(false);
         }
-        let read = |file| observe::package(&self.root, file);
-        let network = read("etc/config/network");
-        let devices = |name: &str| observe::interface_devices(&self.root, &network, name);
-        let text = setup::first(&network, &read("etc/config/firewall"), devices);
+        let text = if self.platform().has_nvram() {
+            // Devices that cannot be listed are only not mentioned.
+            let links = observe::look().map(|seen| seen.links).unwrap_or_default();
+            setup::of_nvram(&observe::networks(&self.root), &links)
+        } else {
+            let read = |file| observe::package(&self.root, file);
+            let network = read("etc/config/network");
+            let devices = |name: &str| observe::interface_devices(&self.root, &network, name);
+            setup::first(&network, &read("etc/config/firewall"), devices)
+        };
         let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
         folder
             .and_then(|()| edit::write_atomic(&path, text.as_bytes()))
@@ -517,6 +527,17 @@ impl Control {
         // was there when it ended.
         let let_out = firewall.let_out();
         if narrower || let_out {
+            for engine in observed.shortcuts.iter().filter(|engine| !engine.forget(&self.root)) {
+                warnings.push(Warning {
+                    code: "shortcuts",
+                    degrades: false,
+                    message: format!(
+                        "{} cannot be told to forget the connections that it forwards beside the rules: \
+                         restart the router, or switch shortcut forwarding off",
+                        engine.name
+                    ),
+                });
+            }
             match cut(&policy, &observed, &mut firewall) {
                 Ok(0) => {}
                 Ok(n) => changes.push(format!("connections that were cut: {n}")),

@@ -56,6 +56,11 @@ impl Platform {
         MARKS.iter().find(there).map_or(Self::Generic, |(_, platform)| *platform)
     }
 
+    /// Whether its networks are settings in nvram.
+    pub fn has_nvram(self) -> bool {
+        matches!(self, Self::Ddwrt | Self::Tomato | Self::Merlin)
+    }
+
     /// Where the configuration is, or would be: of the places that last here the first that has it, or
     /// else has a folder for it.
     pub fn config(self, root: &Path) -> PathBuf {

@@ -1,4 +1,5 @@
-//! The first configuration, from the router's own networks and firewall zones.
+//! The first configuration, from the router's own networks: OpenWrt's interfaces and firewall zones, or
+//! the devices that another firmware has in nvram.
 //!
 //! Pure. Proposes, switched off, with everything explained: who it is for looks through it before it is
 //! switched on. What is in doubt is left out, and what is left out is closed.
@@ -6,7 +7,7 @@
 use std::fmt::Write as _;
 
 use crate::config::uci::{Package, Section};
-use crate::observe::{flag, scalar, words};
+use crate::observe::{Link, Networks, flag, scalar, words};
 
 /// Protocols of netifd by which a router dials into a VPN. (PPTP, L2TP and SSTP may be the provider's.)
 const TUNNELS: [&str; 4] = ["openvpn", "openconnect", "vpnc", "xfrm"];
@@ -34,16 +35,72 @@ enum Role {
     Other,
 }
 
+/// The words in which they are told.
+struct Words {
+    /// What it was proposed from.
+    from: &'static str,
+    tunnels: &'static str,
+    locals: &'static str,
+    /// What the options' names end in.
+    option: &'static str,
+}
+
+const INTERFACES: Words = Words {
+    from: "networks and firewall zones",
+    tunnels: "interfaces, as in /etc/config/network, by which clients may leave. A tunnel without an\n\
+              \t# interface is named by its device: list tunnel_device 'tun0', or 'tun*' for all of them.",
+    locals: "interfaces or firewall zones. All of them reach each other as before, and\n\
+             \t# the router. Never list an uplink here. Without an interface: list local_device 'br-lan'.",
+    option: "interface",
+};
+const DEVICES: Words = Words {
+    from: "settings in nvram",
+    tunnels: "devices by which clients may leave; 'tun1*' stands for all that begin with tun1.",
+    locals: "bridges, and other devices. All of them reach each other as before, and\n\
+             \t# the router. Never list an uplink here.",
+    option: "device",
+};
+
 /// The first configuration, as text. `devices` tells the devices of an interface of `network`.
 pub fn first(
     network: &Package,
     firewall: &Package,
     devices: impl Fn(&str) -> Vec<String>,
 ) -> String {
-    let networks = classify(network, firewall, devices);
+    text(&classify(network, firewall, devices), &INTERFACES)
+}
+
+/// The first configuration of a firmware with nvram, as text.
+pub fn of_nvram(networks: &Networks, links: &[Link]) -> String {
+    let network = |name: &str, about: &str, role| Network {
+        name: name.to_owned(),
+        proto: about.to_owned(),
+        devices: Vec::new(),
+        zone: None,
+        role,
+    };
+    let tunnels = networks.tunnels.iter().map(|d| network(d, "VPN client", Role::Tunnel));
+    let locals = networks.locals.iter();
+    let locals = locals.map(|(d, name)| network(d, &format!("network {name}"), Role::Local));
+    let wan = networks.wan.iter().map(|d| network(d, "uplink", Role::Other));
+    let mut all: Vec<Network> = tunnels.chain(locals).chain(wan).collect();
+    for link in links.iter().filter(|l| !l.port && !l.addrs.is_empty()) {
+        if !all.iter().any(|n| n.name == link.name) {
+            all.push(network(&link.name, "nothing says what it is", Role::Other));
+        }
+    }
+    // What is called twice is in doubt: an uplink is never local. And nothing may break out of its quotes.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    all.retain(|n| {
+        n.name.chars().all(plain) && (n.role == Role::Other || !networks.wan.contains(&n.name))
+    });
+    text(&all, &DEVICES)
+}
+
+fn text(networks: &[Network], words: &Words) -> String {
     let of = |role| networks.iter().filter(move |n| n.role == role);
-    let mut out = String::from(
-        "# The kill switch, as it was proposed once from this router's networks and firewall zones.\n\
+    let mut out = format!(
+        "# The kill switch, as it was proposed once from this router's {}.\n\
          # Nothing writes this file again but you, LuCI, and `vpn-killswitch enable` and `disable`.\n\
          # Look through it, then switch it on: vpn-killswitch enable\n\
          # (`uci commit` and LuCI take comments away.)\n\n\
@@ -51,15 +108,12 @@ pub fn first(
          \t# 1 closes every way out but the tunnels, now and after each boot. Until then, all is open.\n\
          \toption enabled '0'\n\
          \toption schema '1'\n\n\
-         \t# The VPN: interfaces, as in /etc/config/network, by which clients may leave. A tunnel without an\n\
-         \t# interface is named by its device: list tunnel_device 'tun0', or 'tun*' for all of them.\n",
+         \t# The VPN: {}\n",
+        words.from, words.tunnels
     );
-    list(&mut out, "tunnel_interface", of(Role::Tunnel));
-    out.push_str(
-        "\n\t# Your own networks: interfaces or firewall zones. All of them reach each other as before, and\n\
-         \t# the router. Never list an uplink here. Without an interface: list local_device 'br-lan'.\n",
-    );
-    list(&mut out, "local_interface", of(Role::Local));
+    list(&mut out, "tunnel", words, of(Role::Tunnel));
+    let _ = writeln!(out, "\n\t# Your own networks: {}", words.locals);
+    list(&mut out, "local", words, of(Role::Local));
     let mut others = of(Role::Other).peekable();
     if others.peek().is_some() {
         out.push_str("\n\t# Left out, so nobody gets out there beside the tunnel:\n");
@@ -90,7 +144,13 @@ pub fn first(
     out
 }
 
-fn list<'a>(out: &mut String, option: &str, networks: impl Iterator<Item = &'a Network>) {
+fn list<'a>(
+    out: &mut String,
+    what: &str,
+    words: &Words,
+    networks: impl Iterator<Item = &'a Network>,
+) {
+    let option = format!("{what}_{}", words.option);
     let before = out.len();
     for network in networks {
         let _ = writeln!(out, "\t# {}\n\tlist {option} '{}'", network.about(), network.name);
@@ -308,6 +368,43 @@ config zone
         assert_eq!(lists("", ""), (vec![], vec![]));
         let network = "config interface lan\n option device br-lan\n option proto static\n";
         assert_eq!(lists(network, "").1, ["lan"]);
+    }
+
+    #[test]
+    fn a_firmware_with_nvram() {
+        let own = |items: &[&str]| items.iter().map(|i| (*i).to_owned()).collect::<Vec<_>>();
+        let networks = Networks {
+            locals: vec![
+                ("br0".to_owned(), "lan".to_owned()),
+                ("br1".to_owned(), "lan1".to_owned()),
+                ("vlan2".to_owned(), "lan2".to_owned()),
+                ("br2'\nconfig endpoint".to_owned(), "lan3".to_owned()),
+            ],
+            tunnels: own(&["tun11", "wg0"]),
+            wan: own(&["vlan2"]),
+        };
+        let addrs = vec!["192.168.9.1".parse().unwrap()];
+        let link = |name: &str, port| Link {
+            name: name.to_owned(),
+            port,
+            addrs: addrs.clone(),
+            ..Link::default()
+        };
+        let text =
+            of_nvram(&networks, &[link("br0", false), link("wl0.1", false), link("eth1", true)]);
+        let config = config::parse(text.as_bytes()).unwrap();
+        let names = |devices: &[crate::types::DevicePattern]| {
+            devices.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert!(!config.enabled);
+        assert_eq!(names(&config.tunnel_devices), ["tun11", "wg0"]);
+        assert_eq!(names(&config.local_devices), ["br0", "br1"]);
+        let left_out: Vec<&str> = text.lines().filter(|l| l.starts_with("\t#   ")).collect();
+        assert_eq!(left_out, ["\t#   vlan2: uplink", "\t#   wl0.1: nothing says what it is"]);
+        // Without any of them it is still one, with what to fill in.
+        let text = of_nvram(&Networks::default(), &[]);
+        assert!(config::parse(text.as_bytes()).unwrap().local_devices.is_empty());
+        assert!(text.contains("#list tunnel_device") && text.contains("#list local_device"));
     }
 
     #[test]

@@ -160,15 +160,6 @@ pub fn offload(root: &Path) -> bool {
     defaults.any(|section| flag(section, "flow_offloading"))
 }
 
-/// Which of the known engines the kernel has that forward established connections beside its rules.
-pub fn shortcuts(root: &Path) -> Vec<&'static str> {
-    let there = |name: &&str| root.join("sys/module").join(name).exists();
-    ["shortcut_fe", "shortcut_fe_ipv6", "fast_classifier", "ctf"]
-        .into_iter()
-        .filter(there)
-        .collect()
-}
-
 /// Numbers of the wanted users in `/etc/passwd`.
 pub fn users<'a>(root: &Path, wanted: impl Iterator<Item = &'a String>) -> Sorted<String, u32> {
     let wanted: Vec<&String> = wanted.collect();

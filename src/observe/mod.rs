@@ -6,6 +6,7 @@ mod files;
 mod kernel;
 pub mod netifd;
 mod nvram;
+mod shortcut;
 pub mod vpn;
 
 use std::io;
@@ -91,8 +92,8 @@ pub struct Observed {
     pub not_at_boot: bool,
     /// Whether OpenWrt's firewall is told to let flows pass beside its rules.
     pub offload: bool,
-    /// Engines in the kernel that forward established connections beside its rules (SFE, CTF).
-    pub shortcuts: Vec<&'static str>,
+    /// Engines in the kernel that forward established connections beside its rules.
+    pub shortcuts: Vec<&'static Shortcut>,
     /// The clock, in seconds since 1970.
     pub clock: u64,
     /// Whether it shows a time before this program was written.
@@ -115,6 +116,8 @@ const CLOCK_FLOOR_SECS: u64 = 1_767_225_600;
 
 pub(crate) use files::{flag, interface_devices, package, scalar, words};
 pub use kernel::{Seen, look};
+pub use nvram::{Networks, networks};
+pub use shortcut::Shortcut;
 
 impl Observed {
     /// Looks at the kernel of this network namespace and at the files below `root`, for what `config`
@@ -149,7 +152,7 @@ impl Observed {
             ipsec_keys: config.ipsec && kernel::ipsec_keys().unwrap_or(false),
             not_at_boot: files::not_at_boot(root),
             offload: files::offload(root),
-            shortcuts: files::shortcuts(root),
+            shortcuts: shortcut::running(root),
             clock,
             clock_is_early: clock < CLOCK_FLOOR_SECS,
             links,

@@ -51,10 +51,26 @@ fn count(text: &str) -> u16 {
     text.trim().parse().unwrap_or(0).min(COUNT_MAX)
 }
 
+/// The networks that nvram has, if there is any.
+pub fn networks(root: &Path) -> Networks {
+    Nvram::open(root).map(|nvram| nvram.networks()).unwrap_or_default()
+}
+
 /// The settings.
 pub struct Nvram {
     root: PathBuf,
     program: PathBuf,
+}
+
+/// The devices of a firmware's own networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks {
+    /// Bridges of local networks, each with the network's name.
+    pub locals: Vec<(String, String)>,
+    /// VPN clients.
+    pub tunnels: Vec<String>,
+    /// What the router is connected by.
+    pub wan: Vec<String>,
 }
 
 /// An OpenVPN client.
@@ -103,7 +119,7 @@ impl Nvram {
     /// kind its VPN clients, `openvpn` and `wireguard`.
     pub fn devices(&self, name: &str) -> Vec<String> {
         let mut devices = match name {
-            "openvpn" => self.openvpn_devices(),
+            "openvpn" => self.openvpn_devices(self.clients(false)),
             "wireguard" => self.wireguard().into_iter().map(|w| w.device).collect(),
             "wan" => WAN.map(|setting| self.get(setting)).into(),
             _ => vec![self.get(&format!("{name}_ifname"))],
@@ -115,11 +131,19 @@ impl Nvram {
         devices
     }
 
-    /// The names of its local networks, each with its bridge.
-    pub fn bridges(&self) -> Vec<(String, String)> {
-        let names = (0..BRIDGES).map(|n| if n == 0 { "lan".to_owned() } else { format!("lan{n}") });
+    /// The devices of its networks, and of its VPN clients, also of those that are not started.
+    pub fn networks(&self) -> Networks {
+        let lan = |n| if n == 0 { "lan".to_owned() } else { format!("lan{n}") };
         let device = |name: String| Some((self.devices(&name).pop()?, name));
-        names.filter_map(device).map(|(device, name)| (name, device)).collect()
+        let mut tunnels = self.openvpn_devices(self.clients(true));
+        tunnels.extend(self.devices("wireguard"));
+        tunnels.sort_unstable();
+        tunnels.dedup();
+        Networks {
+            locals: (0..BRIDGES).map(lan).filter_map(device).collect(),
+            tunnels,
+            wan: self.devices("wan"),
+        }
     }
 
     /// DD-WRT has one OpenVPN client.
@@ -128,24 +152,24 @@ impl Nvram {
         matches!(kind.as_str(), "tun" | "tap").then(|| format!("{kind}1"))
     }
 
-    fn openvpn_devices(&self) -> Vec<String> {
-        let others = self.clients().into_iter();
+    fn openvpn_devices(&self, clients: Vec<(&Clients, u16)>) -> Vec<String> {
+        let others = clients.into_iter();
         let others =
             others.filter_map(|(of, n)| self.client_device(&format!("{}{n}_", of.prefix), n));
         self.ddwrt_device().into_iter().chain(others).collect()
     }
 
-    /// Those of FreshTomato and Merlin that are started, by their numbers.
-    fn clients(&self) -> Vec<(&'static Clients, u16)> {
+    /// Those of FreshTomato and Merlin that are started, by their numbers; or all that have a server.
+    fn clients(&self, all: bool) -> Vec<(&'static Clients, u16)> {
         // Each question is a process; DD-WRT need not be asked for the others' settings.
         if !self.get("openvpncl_enable").is_empty() {
             return Vec::new();
         }
         let listed = |of: &'static Clients| {
             let list = self.get(of.started);
-            let numbers = list.split(',').filter_map(|n| n.trim().parse().ok());
-            let numbers: Vec<u16> = numbers.filter(|n| (1..=of.count).contains(n)).collect();
-            numbers.into_iter().map(move |n| (of, n))
+            let on = move |n: &u16| list.split(',').any(|word| word.trim().parse() == Ok(*n));
+            let server = move |n: &u16| !self.get(&format!("{}{n}_addr", of.prefix)).is_empty();
+            (1..=of.count).filter(move |n| on(n) || (all && server(n))).map(move |n| (of, n))
         };
         CLIENTS.iter().flat_map(listed).collect()
     }
@@ -159,7 +183,7 @@ impl Nvram {
     /// The OpenVPN clients that are on.
     pub fn openvpn(&self) -> Vec<OpenVpn> {
         let ddwrt = self.ddwrt_openvpn().into_iter();
-        ddwrt.chain(self.clients().into_iter().map(|(of, n)| self.client(of, n))).collect()
+        ddwrt.chain(self.clients(false).into_iter().map(|(of, n)| self.client(of, n))).collect()
     }
 
     fn client(&self, of: &Clients, number: u16) -> OpenVpn {

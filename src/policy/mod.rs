@@ -149,13 +149,15 @@ pub fn derive(
         });
     }
     if config.enabled && !observed.shortcuts.is_empty() {
+        let names: Vec<&str> = observed.shortcuts.iter().map(|s| s.name).collect();
         warnings.push(Warning {
             code: "shortcuts",
             degrades: false,
             message: format!(
-                "the kernel forwards established connections beside its rules ({}): one that was there \
-                 before protection, or before the tunnel went, may go on. Switch shortcut forwarding off",
-                observed.shortcuts.join(", ")
+                "the kernel forwards established connections beside its rules ({}): where that cannot be \
+                 ended when protection begins, one that was there before goes on. Switch shortcut \
+                 forwarding off",
+                names.join(", ")
             ),
         });
     }

@@ -129,8 +129,12 @@ mod tests {
             assert_eq!(nvram.devices("lan1"), ["br1"]);
             assert_eq!(nvram.devices("openvpn"), ["tun11", "tap13"]);
             assert_eq!(nvram.devices("wireguard"), ["wg0", "wg2"]);
-            let bridges = [("lan", "br0"), ("lan1", "br1")];
-            assert_eq!(nvram.bridges(), bridges.map(|(a, b)| (a.to_owned(), b.to_owned())));
+            let networks = nvram.networks();
+            let locals = [("br0", "lan"), ("br1", "lan1")];
+            assert_eq!(networks.locals, locals.map(|(a, b)| (a.to_owned(), b.to_owned())));
+            // Client 2 is not started, and has a device all the same when it is.
+            assert_eq!(networks.tunnels, ["tap13", "tun11", "tun12", "wg0", "wg2"]);
+            assert_eq!(networks.wan, ["ppp0"]);
             fs::remove_dir_all(&root).unwrap();
         }
     }
