@@ -59,12 +59,10 @@ mod tests {
     use crate::observe::vpn::Found;
     use crate::types::Proto;
 
+    type Row = (String, String, Option<u16>, Option<u16>);
+
     /// A firmware with these settings, and what is found in them: device, server, port, source port.
-    fn found(
-        name: &str,
-        program: &str,
-        settings: &str,
-    ) -> (PathBuf, Nvram, Vec<(String, String, Option<u16>, Option<u16>)>) {
+    fn found(name: &str, program: &str, settings: &str) -> (PathBuf, Nvram, Vec<Row>) {
         let root = std::env::temp_dir().join(format!("vks-{name}-{}", std::process::id()));
         let program = root.join(program);
         fs::create_dir_all(program.parent().unwrap()).unwrap();
@@ -91,12 +89,7 @@ mod tests {
         (root, nvram, rows)
     }
 
-    fn row(
-        device: &str,
-        host: &str,
-        port: u16,
-        own: Option<u16>,
-    ) -> (String, String, Option<u16>, Option<u16>) {
+    fn row(device: &str, host: &str, port: u16, own: Option<u16>) -> Row {
         (device.to_owned(), host.to_owned(), Some(port), own)
     }
 
