@@ -16,6 +16,7 @@ import tomllib
 import unittest
 
 import test_lifecycle
+import test_protection
 from testlib import TOP
 
 # In real ones a value is text too; `get` ends it with a newline, `commit` is what survives a reboot.
@@ -843,6 +844,111 @@ class Hooks(Case):
         for event in ("startup", "prewall", "firewall", "wanup"):
             out = self.router.run(f"/jffs/etc/config/vpn-killswitch.{event}")
             self.assertEqual(out, ("", 0))
+
+
+class World(test_protection.Namespace):
+    """A network, processes and flash of a router's own, as long as a process of ours lives."""
+
+    def __init__(self, root):
+        # Flash is no memory; an overlay in memory is what comes nearest.
+        flash = root / "tmp/flash"
+        flash.mkdir()
+        layers = [f"{name}dir={flash}/{name}" for name in ("lower", "upper", "work")]
+        script = (
+            f"mount -t proc proc {root}/proc && mount -t tmpfs none {flash} && "
+            f"mkdir {flash}/lower {flash}/upper {flash}/work && "
+            f"mount -t overlay flash -o {','.join(layers)} {root}/jffs && "
+            "echo ready && while sleep 1; do :; done"
+        )
+        self.holder = subprocess.Popen(
+            ["unshare", "-r", "-n", "-m", "-p", "-f", "--kill-child", "sh", "-c", script],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.holder.stdout.readline() == "ready\n"
+        children = f"/proc/{self.holder.pid}/task/{self.holder.pid}/children"
+        target = pathlib.Path(children).read_text().split()[0]
+        self.enter = ["nsenter", "-t", target, "-U", "-n", "-m", "-p", "--preserve-credentials"]
+        for device in ("br0", "tun0", "vlan2"):
+            self.run("ip", "link", "add", device, "type", "veth", "peer", "name", f"{device}-far")
+            self.run("ip", "link", "set", device, "up")
+            self.run("ip", "link", "set", f"{device}-far", "up")
+
+
+class Real(unittest.TestCase):
+    """With the real program, on this machine's kernel. PROGRAM=/path/to/vpn-killswitch names it."""
+
+    CONFIG = """config killswitch 'main'
+	option enabled '0'
+	list tunnel_device 'tun0'
+	list local_device 'br0'
+"""
+    FIRMWARES = {
+        "ddwrt": ("/jffs/etc/config/vpn-killswitch.firewall", "/jffs/etc/config/vpn-killswitch"),
+        "tomato": ("/jffs/etc/config/vpn-killswitch.fire", "/jffs/etc/config/vpn-killswitch"),
+        "merlin": ("/jffs/scripts/firewall-start", "/jffs/etc/config/vpn-killswitch"),
+    }
+
+    @classmethod
+    def setUpClass(cls):
+        if "PROGRAM" not in os.environ:
+            raise unittest.SkipTest("PROGRAM= names no vpn-killswitch")
+        scratch = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(scratch.cleanup)
+        cls.scratch = pathlib.Path(scratch.name)
+        binaries = cls.scratch / "bin"
+        (binaries / cpu_name()).mkdir(parents=True)
+        shutil.copy(os.environ["PROGRAM"], binaries / cpu_name() / "vpn-killswitch")
+        cls.release = make_release(binaries, cls.scratch / "release", [cpu_name()])
+
+    def start(self, firmware):
+        """A router and its world; and its kernel's rules."""
+        router = Router(self.scratch / firmware)
+        for name in ("mounts", "cpuinfo"):
+            (router.path / "proc" / name).unlink()
+        router.bring(os.environ["PROGRAM"], "tmp/program")
+        router.bring_release(self.release)
+        for name, value in (("lan_ifname", "br0"), ("wan_ifname", "vlan2"), ("wan_iface", "vlan2")):
+            router.write(f"nvram/{name}", value, 0o644)
+        world = World(router.path)
+        self.addCleanup(world.close)
+        router.enter = world.enter
+        return router, world
+
+    def test_an_upgrade_leaves_no_gap_and_a_removal_no_rule(self):
+        for firmware, (hook, config) in self.FIRMWARES.items():
+            with self.subTest(firmware):
+                self.life(firmware, hook, config)
+
+    def life(self, firmware, hook, config):
+        """Installation, protection, a firewall that wipes, upgrade, removal."""
+        router, world = self.start(firmware)
+        empty = world.rules()
+        before, _ = router.run("/bin/find", "/jffs", "/nvram", "/var")
+        out, _ = router.installer(firmware)
+        self.assertIn(config, out)
+        self.assertEqual(world.rules(), empty)
+        router.run("/bin/sh", "-c", f"cat >{config} <<'X'\n{self.CONFIG}X")
+        program = ["/jffs/vpn-killswitch/vpn-killswitch", "--platform", firmware]
+        router.run(*program, "enable")
+        closed = world.rules()
+        self.assertIn("table inet vpn_killswitch", closed)
+        monitor = test_protection.Monitor(world)
+        self.addCleanup(monitor.close)
+        monitor.begin()
+        out, _ = router.installer(firmware)
+        self.assertEqual(monitor.end(), [])
+        self.assertEqual(world.rules(), closed)
+        # The guard out of the way, the hook alone puts back what was wiped.
+        router.run("/jffs/vpn-killswitch/hook", "stop")
+        world.run("nft", "flush", "ruleset")
+        router.run(hook, "vlan2")
+        self.assertIn("table inet vpn_killswitch", world.rules())
+        router.run("/jffs/vpn-killswitch/hook", "guarded")
+        out, _ = router.installer(firmware, "uninstall")
+        self.assertIn("OPEN", out)
+        self.assertEqual(world.rules(), empty)
+        self.assertEqual(router.run("/bin/find", "/jffs", "/nvram", "/var")[0], before)
 
 
 class Cpu(Case):
