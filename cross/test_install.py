@@ -122,7 +122,7 @@ class Router(test_lifecycle.Root):
         self.enter = ["unshare", "-r", "-p", "-f", "--kill-child"]
         for folder in ("jffs", "opt", "release", "var/run", "nvram"):
             (path / folder).mkdir(parents=True, exist_ok=True)
-        self.tool("usr/sbin/nvram", NVRAM)
+        self.like("ddwrt")
         self.tool("bin/logger", '#!/bin/sh\necho "log $*" >>/calls\n')
         self.df(free=9000)
         self.mounts(mounts)
@@ -136,6 +136,14 @@ class Router(test_lifecycle.Root):
         tool.unlink(missing_ok=True)
         tool.write_text(text)
         tool.chmod(0o755)
+
+    def like(self, firmware):
+        """Has what one of the firmwares with nvram is known by."""
+        for name in ("usr/sbin/nvram", "bin/nvram", "usr/sbin/helper.sh"):
+            (self.path / name).unlink(missing_ok=True)
+        self.tool("usr/sbin/nvram" if firmware == "ddwrt" else "bin/nvram", NVRAM)
+        if firmware == "merlin":
+            self.tool("usr/sbin/helper.sh", "")
 
     def df(self, free):
         """What df says is free, in KiB."""
@@ -206,6 +214,8 @@ class Case(unittest.TestCase):
         folder = tempfile.TemporaryDirectory(dir=self.scratch)
         self.addCleanup(folder.cleanup)
         self.router = Router(pathlib.Path(folder.name) / "root", self.mounts)
+        if self.firmware in ("ddwrt", "tomato", "merlin"):
+            self.router.like(self.firmware)
         self.prepare()
         self.router.bring_release(self.releases["1.0.0"])
 
@@ -240,6 +250,8 @@ class Common:
 
     home = "jffs/vpn-killswitch"
     config = "jffs/etc/config/vpn-killswitch"
+    # Between the steps at which an installation is killed: all of them where this is 1.
+    stride = 5
 
     def user_files(self):
         """Puts what users have on such routers."""
@@ -389,7 +401,7 @@ class Common:
         self.router.installer(self.firmware, "uninstall")
         self.same(self.router.tree(), before)
         # Each step that changes anything goes through one of these; it dies at the n-th.
-        for step in range(1, 200):
+        for step in range(1, 400, self.stride):
             self.router.calls()
             self.mine(step)
             _, status = self.router.installer(self.firmware, "install", check=False)
@@ -442,6 +454,7 @@ class DdWrt(Common, Case):
     """DD-WRT."""
 
     firmware = "ddwrt"
+    stride = 1
 
     def user_files(self):
         self.router.write("jffs/etc/config/mine.firewall", "iptables -L\n")
@@ -496,6 +509,21 @@ class DdWrt(Common, Case):
     def test_without_nvram_it_is_another_router(self):
         (self.router.path / "usr/sbin/nvram").unlink()
         self.refused("no DD-WRT")
+
+    def test_another_firmware_is_named(self):
+        for other in ("tomato", "merlin"):
+            self.router.like(other)
+            self.refused(f"install-{other}.sh")
+        self.install("--force")
+
+    def test_without_cmp_the_sums_do(self):
+        (self.router.path / "bin/cmp").unlink()
+        self.install()
+        out, _ = self.router.installer(self.firmware, "check", check=False)
+        self.assertNotIn("another one", out)
+        self.router.bring_release(self.releases["1.1.0"])
+        out, _ = self.router.installer(self.firmware, "check", check=False)
+        self.assertIn("another one", out)
 
     def test_a_full_nvram_costs_the_page_only(self):
         (self.router.path / "nvram-full").touch()
@@ -904,6 +932,7 @@ class Real(unittest.TestCase):
     def start(self, firmware):
         """A router and its world; and its kernel's rules."""
         router = Router(self.scratch / firmware)
+        router.like(firmware)
         for name in ("mounts", "cpuinfo"):
             (router.path / "proc" / name).unlink()
         router.bring(os.environ["PROGRAM"], "tmp/program")

@@ -21,7 +21,8 @@ die() {
 	warn "$*"
 	exit 1
 }
-has() { command -v "$1" >/dev/null 2>&1; }
+# `command` is not in every ash.
+has() { type "$1" >/dev/null 2>&1; }
 
 NL='
 '
@@ -358,6 +359,22 @@ nvram_there() {
 	done
 }
 
+# Ends unless this looks like the firmware with nvram that this script is for. The program tells them by the
+# same marks.
+nvram_of() { # PLATFORM
+	local looks
+	nvram_there || die "there is no nvram here: this is no $FIRMWARE"
+	if [ -e "$R/usr/sbin/helper.sh" ]; then
+		looks=merlin
+	elif [ -e "$R/usr/sbin/nvram" ]; then
+		looks=ddwrt
+	else
+		looks=tomato
+	fi
+	[ "$looks" = "$1" ] || [ -n "$FORCE" ] ||
+		die "this looks like the firmware for install-$looks.sh; --force installs for $FIRMWARE all the same"
+}
+
 # A setting with its newlines, in VALUE.
 nvram_get() { # NAME
 	VALUE=$("$NVRAM" get "$1" 2>/dev/null; echo x)
@@ -524,6 +541,15 @@ choose() {
 	NEED=$(($(wc -c <"$SOURCE") / 1024 + 64))
 }
 
+# Whether two files are the same, as well as this firmware can tell.
+same() { # FILE FILE
+	if has cmp; then
+		cmp -s "$1" "$2"
+	else
+		[ "$(sha256 "$1")" = "$(sha256 "$2")" ] && [ "$(wc -c <"$1")" = "$(wc -c <"$2")" ]
+	fi
+}
+
 # Copies it beside the old one, and tries it there.
 fetch() {
 	local free said
@@ -534,7 +560,7 @@ fetch() {
 	trap 'rm -f "$NEW"; [ -s "$R$HOME_DIR/installed" ] || rmdir "$R$HOME_DIR" 2>/dev/null' EXIT
 	trap 'exit 1' INT TERM HUP
 	[ -d "$R$HOME_DIR" ] || mkdir "$R$HOME_DIR" || die "cannot make $HOME_DIR"
-	{ cp "$SOURCE" "$NEW" 2>/dev/null && cmp -s "$SOURCE" "$NEW" && chmod 755 "$NEW"; } ||
+	{ cp "$SOURCE" "$NEW" 2>/dev/null && same "$SOURCE" "$NEW" && chmod 755 "$NEW"; } ||
 		die "could not copy the program: is ${HOME_DIR%/*} full?"
 	said=$("$NEW" --version 2>&1) || die "the program does not run on this router: $said"
 	case "$said" in
@@ -671,7 +697,8 @@ do_check() {
 	cpu
 	storage
 	say "$(program --version 2>&1) ($TARGET) in $HOME_DIR, settings in $CONFIG"
-	if [ -f "$FROM/vpn-killswitch-$TARGET" ] && ! cmp -s "$FROM/vpn-killswitch-$TARGET" "$R$HOME_DIR/vpn-killswitch"; then
+	if [ -f "$FROM/vpn-killswitch-$TARGET" ] &&
+		! same "$FROM/vpn-killswitch-$TARGET" "$R$HOME_DIR/vpn-killswitch"; then
 		say "The program in $FROM is another one; 'install' would put it in place."
 	fi
 	hooked || code=1
@@ -692,7 +719,8 @@ switches nothing on, and an upgrade opens nothing.
   --from DIR     where the programs and SHA256SUMS are; default: beside this script
   --no-verify    install without comparing checksums
   --keep-config  uninstall: leave the settings
-  --force        uninstall, even if protection cannot be switched off
+  --force        install though it looks like another firmware; uninstall though protection
+                 cannot be switched off
   --root DIR     work below DIR instead of /"
 }
 

@@ -15,7 +15,7 @@ STORAGE_HINT='switch JFFS2 on under Administration, Management, or mount a USB d
 EVENTS='startup prewall firewall wanup'
 
 there() {
-	nvram_there || die "there is no nvram here: this is no DD-WRT"
+	nvram_of "$PLATFORM"
 }
 
 storage() {

@@ -15,7 +15,7 @@ SCRIPTS=/jffs/scripts
 EVENTS='init-start services-start firewall-start wan-event openvpn-event'
 
 there() {
-	nvram_there || die "there is no nvram here: this is no Asuswrt-Merlin"
+	nvram_of "$PLATFORM"
 }
 
 storage() {

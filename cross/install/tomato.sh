@@ -15,7 +15,7 @@ STORAGE_HINT='switch JFFS on under Administration, or mount a USB drive on /opt'
 EVENTS='init fire wanup'
 
 there() {
-	nvram_there || die "there is no nvram here: this is no Tomato"
+	nvram_of "$PLATFORM"
 }
 
 storage() {
