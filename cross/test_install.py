@@ -60,8 +60,10 @@ apply) [ ! -e /broken ] || exit 1
 disable) [ ! -e /broken ] || exit 1
 	text=$(sed "s/enabled '1'/enabled '0'/" "$config"); echo "$text" >"$config"; rm -f /kernel ;;
 status) echo "status <of> \"$platform\" & $(cat /kernel 2>/dev/null)"
-	enabled || exit 3 ;;
-check) enabled || exit 3 ;;
+	enabled || exit 3
+	exit "$(cat /posture 2>/dev/null || echo 0)" ;;
+check) enabled || exit 3
+	exit "$(cat /posture 2>/dev/null || echo 0)" ;;
 guard) while sleep 1; do :; done ;;
 esac
 """
@@ -333,6 +335,19 @@ class Common:
         after = self.router.tree()
         changed = {path for path in after | hooks if after.get(path) != hooks.get(path)}
         self.assertEqual(changed, {program})
+
+    def test_an_upgrade_without_a_tunnel_or_a_second_layer_is_one_too(self):
+        self.install()
+        self.switch_on()
+        for posture, words in ((0, ""), (4, ""), (5, ""), (6, "not complete")):
+            self.router.write("posture", f"{posture}\n", 0o644)
+            out, status = self.router.installer(self.firmware, "install", check=False)
+            self.assertEqual(status, 0, out)
+            self.assertIn(words, out)
+        self.router.write("posture", "2\n", 0o644)
+        out, status = self.router.installer(self.firmware, "install", check=False)
+        self.assertEqual(status, 1)
+        self.assertIn("not in order", out)
 
     def test_what_does_not_fit_leaves_the_old_in_force(self):
         self.install()
@@ -778,7 +793,7 @@ class Hooks(Case):
         self.router.calls()
         script = f"mount -t proc proc {self.router.path}/proc && echo ready && while sleep 1; do :; done"
         holder = subprocess.Popen(
-            ["unshare", "-r", "-m", "-p", "-f", "--kill-child", "sh", "-c", script],
+            ["unshare", "-r", "-n", "-m", "-p", "-f", "--kill-child", "sh", "-c", script],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -787,14 +802,14 @@ class Hooks(Case):
         self.addCleanup(holder.kill)
         self.assertEqual(holder.stdout.readline(), "ready\n")
         first = pathlib.Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()[0]
-        self.router.enter = ["nsenter", "-t", first, "-U", "-m", "-p", "--preserve-credentials"]
+        self.router.enter = ["nsenter", "-t", first, "-U", "-n", "-m", "-p", "--preserve-credentials"]
 
     def event(self, name):
         """The firmware calls; returns what was called in turn."""
         _, status = self.router.run(f"/jffs/etc/config/vpn-killswitch.{name}", check=False)
         self.assertEqual(status, 0)
         self.wait_for(lambda: len(self.guards()) >= 1)
-        return [call for call in self.router.calls() if "guard" not in call]
+        return [c for c in self.router.calls() if not c.endswith(("guard", "status"))]
 
     def guards(self):
         """The processes of the guard, by their numbers."""
@@ -866,6 +881,24 @@ class Hooks(Case):
         self.assertEqual(self.guards(), [])
         self.assertEqual(self.router.run(self.hook, "guarded", check=False)[1], 1)
         self.assertEqual(self.router.text("kernel"), "closed\n")
+
+    def test_without_a_second_layer_nothing_is_forwarded_while_the_firewall_starts(self):
+        files = ("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding")
+
+        def forwarding(kernel, event):
+            self.router.tool("bin/uname", f"#!/bin/sh\necho {kernel}\n")
+            self.router.run("/bin/sh", "-c", "".join(f"echo 1 >{file};" for file in files))
+            self.event(event)
+            return self.router.run("/bin/cat", *files)[0].split()
+
+        for kernel in ("3.10.108", "2.6.36.4brcmarm", "3.2", "3.11"):
+            self.assertEqual(forwarding(kernel, "prewall"), ["0", "0"], kernel)
+        for kernel in ("3.12.1", "3.18.140", "4.4.302", "4.14", "6.6.1", "30.1", "20.1"):
+            self.assertEqual(forwarding(kernel, "prewall"), ["1", "1"], kernel)
+        for event in ("firewall", "wanup", "startup"):
+            self.assertEqual(forwarding("3.10.108", event), ["1", "1"])
+        self.router.write("jffs/etc/config/vpn-killswitch", "\toption enabled '0'\n", 0o600)
+        self.assertEqual(forwarding("3.10.108", "prewall"), ["1", "1"])
 
     def test_without_the_program_it_is_quiet(self):
         shutil.rmtree(self.router.path / "jffs/vpn-killswitch")

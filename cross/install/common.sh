@@ -447,6 +447,21 @@ guard() {
 	rm -f "$state/starting"
 }
 
+# Before Linux 3.12 there is no second layer, and the firmware is about to wipe the first. DD-WRT calls this
+# before, puts our rules back through its next hook, and switches forwarding on at the end of its start; so
+# until then it rests, unless protection is off.
+rest() {
+	case "$(uname -r)" in
+	2.* | 3.[0-9] | 3.[0-9][!0-9]* | 3.1[01]*) ;;
+	*) return ;;
+	esac
+	"$program" --platform @PLATFORM@ status >/dev/null 2>&1
+	[ "$?" != 3 ] || return
+	for family in ipv4/ip_forward ipv6/conf/all/forwarding; do
+		[ ! -e "/proc/sys/net/$family" ] || echo 0 >"/proc/sys/net/$family"
+	done
+}
+
 mkdir -p "$state"
 case "$1" in
 supervise)
@@ -476,6 +491,7 @@ stop)
 guarded) runs "$state/pid" ;;
 *)
 	arm "$1"
+	[ "$1" != prewall ] || rest
 	guard
 	;;
 esac
@@ -611,7 +627,8 @@ prove() {
 	code=$?
 	say ''
 	case "$code" in
-	0 | 4 | 5) program check || die "what is in force is not complete: see above" ;;
+	0 | 4 | 5) program check || : ;;
+	6) warn "installed, but protection is not complete on this router: see above, and '$call check'" ;;
 	3)
 		say "Protection is off, and the router open. Look through the settings, then close it:"
 		say "  vi $CONFIG"
