@@ -1,5 +1,5 @@
-# FreshTomato. Facts from its sources (release/src-rt-6.x.4708/router): `run_nvscript` in rc/init.c or
-# shared/misc.c runs nvram's script_NAME, then what ends in .NAME in /etc/config, /jffs/etc/config,
+# FreshTomato. Facts from its sources (release/src-rt-6.x.4708/router): `run_nvscript` in
+# rc/misc.c runs nvram's script_NAME, then what ends in .NAME in /etc/config, /jffs/etc/config,
 # /opt/etc/config, /mmc/etc/config and /tmp/config, in alphabetical order and with execve, unless nvram's
 # userfiles_disable is 1. `init` runs before LAN and WAN are started, and is waited for 2 s at most;
 # `fire` at the end of start_firewall (rc/firewall.c), behind enable_ip_forward, and is waited for 1 s;
