@@ -1,0 +1,32 @@
+//! DD-WRT, FreshTomato and Asuswrt-Merlin, played: each firmware's own order of things at boot, when its
+//! firewall starts again and when its uplink comes back, by BusyBox's shell in the laboratory's router,
+//! with real packets and a capture on the uplink for the whole time.
+//!
+//! Every scenario is told twice: with the program, which must be tight, and with the rule with which this
+//! project began, which must leak where it does. What was counted is printed, and a table at the end.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "test code: a wrong index is a failed test"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "sizes of kernel structures and counts of a few thousand packets"
+)]
+
+mod lab;
+#[path = "firmware/machine.rs"]
+mod machine;
+#[path = "firmware/scenarios.rs"]
+mod scenarios;
+#[path = "firmware/stage.rs"]
+mod stage;
+
+use lab::harness::{Test, main as run};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    run(&[Test { name: "ddwrt::links", run: scenarios::ddwrt }])
+}

@@ -1,0 +1,261 @@
+//! A firmware's own file system and processes, in the router's network: its programs are BusyBox's, its
+//! flash is memory, and its kernel has no nftables.
+//!
+//! Responsible for making that and taking it away. Nothing of the machine's own files is written: of
+//! these only the libraries and programs are seen, from inside, below `/host`.
+
+use crate::lab::ns::{Daemon, Ns, directory};
+use crate::lab::{Res, wait_for};
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Where firmwares look for programs.
+const PATH: &str = "/sbin:/bin:/usr/sbin:/usr/bin";
+
+/// The file system and the processes of one router.
+pub struct Machine {
+    root: PathBuf,
+    kernel: Kernel,
+    /// Makes the router forget its connections when it is asked to.
+    _flush: Daemon,
+    /// Its first process: with it all others end.
+    init: Daemon,
+}
+
+/// What the kernel has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kernel {
+    /// As those firmwares': no nftables and no netlink for connection tracking.
+    Old,
+    /// With nftables, and with the programs of iptables that go by it.
+    New,
+}
+
+impl Machine {
+    /// With this firmware's scripts; `services` are the names by which `rc` is called.
+    pub fn new(router: &Ns, kernel: Kernel, rc: &str, services: &[&str]) -> Res<Self> {
+        let root = directory("firmware")?;
+        mount("tmpfs", &root, "tmpfs", 0, "size=16m")?;
+        for folder in [
+            "bin",
+            "sbin",
+            "usr/bin",
+            "usr/sbin",
+            "etc/config",
+            "tmp",
+            "jffs",
+            "opt",
+            "nvram",
+            "proc",
+            "dev",
+            "sys",
+            "host/usr",
+        ] {
+            fs::create_dir_all(root.join(folder))?;
+        }
+        mount("/usr", &root.join("host/usr"), "", libc::MS_BIND | libc::MS_REC, "")?;
+        programs(&root, kernel)?;
+        for (name, text) in [
+            ("usr/sbin/nvram", include_str!("nvram")),
+            ("sbin/common.sh", include_str!("common.sh")),
+            ("sbin/rc", rc),
+        ] {
+            script(&root.join(name), text)?;
+        }
+        for name in services {
+            symlink("rc", root.join("sbin").join(name))?;
+        }
+        fs::write(root.join("dev/null"), "")?;
+        mount("/dev/null", &root.join("dev/null"), "", libc::MS_BIND, "")?;
+        for pipe in ["flush", "flushed"] {
+            let path = CString::new(root.join("dev").join(pipe).as_os_str().as_bytes())?;
+            // SAFETY: the path is NUL-terminated and outlives the call.
+            if unsafe { libc::mkfifo(path.as_ptr(), 0o600) } != 0 {
+                return Err(format!("{pipe}: {}", io::Error::last_os_error()).into());
+            }
+        }
+        for (folder, size) in [("tmp", "8m"), ("jffs", "32m"), ("nvram", "1m")] {
+            mount("tmpfs", &root.join(folder), "tmpfs", 0, &format!("size={size}"))?;
+        }
+        let loop_ = "while read -r _ <dev/flush; do conntrack -F; echo >dev/flushed; done";
+        let flush =
+            router.spawn("sh", &["-c", &format!("cd {} && {loop_}", root.display())], &[])?;
+        // Process 1 takes in the orphans; the shell does so whenever it waits.
+        let first = "mount -t proc proc /proc && echo up && while :; do sleep 1000; done";
+        let path = root.display().to_string();
+        let init = router.spawn(
+            "unshare",
+            &["--pid", "--fork", "--kill-child", "chroot", &path, "/bin/sh", "-c", first],
+            &[("PATH", &host_path())],
+        )?;
+        let mut machine = Self { root, kernel, _flush: flush, init };
+        wait_for("the first process", 10.0, || {
+            machine.init.said().contains("up") || machine.init.alive().is_err()
+        })?;
+        machine.init.alive()?;
+        machine.forget()?;
+        Ok(machine)
+    }
+
+    /// A file inside.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// Everything that a reboot forgets on disk: what is in memory.
+    fn forget(&self) -> Res<()> {
+        let tmp = self.root.join("tmp");
+        for entry in fs::read_dir(&tmp)? {
+            let path = entry?.path();
+            if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+        }
+        for folder in ["var/run", "var/lock", "var/log", "jobs", "run", "etc/config"] {
+            fs::create_dir_all(tmp.join(folder))?;
+        }
+        Ok(())
+    }
+
+    /// A shell inside that runs this, in a network.
+    fn command(&self, ns: &Ns, text: &str) -> Command {
+        // The namespace of its children is that of the first process.
+        let pids = format!("--pid=/proc/{}/ns/pid_for_children", self.init.id());
+        let mut command = ns.command("nsenter");
+        command.args([&pids, "chroot"]).arg(&self.root).args(["/bin/sh", "-c", text]);
+        command.env_clear().env("PATH", host_path());
+        if self.kernel == Kernel::Old {
+            // SAFETY: between fork and exec only prctl is called, a plain system call.
+            unsafe { command.pre_exec(without_nfnetlink) };
+        }
+        command
+    }
+
+    /// Runs this inside, in a network; whatever it ends with.
+    pub fn run_in(&self, ns: &Ns, text: &str) -> Res<Output> {
+        // PATH for the chroot program is the machine's; what runs inside has the firmware's.
+        let text = format!("export PATH={PATH} HOME=/tmp; cd /tmp; {text}");
+        Ok(self.command(ns, &text).output()?)
+    }
+
+    /// The same, but it must succeed; what it said.
+    pub fn sh_in(&self, ns: &Ns, text: &str) -> Res<String> {
+        let out = self.run_in(ns, text)?;
+        let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        if out.status.success() {
+            return Ok(said);
+        }
+        let log = fs::read_to_string(self.path("/tmp/hooks.log")).unwrap_or_default();
+        Err(format!("{text}: {}: {said}{log}", out.status).into())
+    }
+
+    /// Waits until no script that nobody waits for is running.
+    pub fn settle(&self) -> Res<()> {
+        let jobs = self.path("/tmp/jobs");
+        wait_for("scripts in the background", 20.0, || {
+            fs::read_dir(&jobs).is_ok_and(|mut jobs| jobs.next().is_none())
+        })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // What is below goes with it, and the memory; processes that still see it are ended with the
+        // fields.
+        let Ok(path) = CString::new(self.root.as_os_str().as_bytes()) else { return };
+        // SAFETY: the path is NUL-terminated and outlives the call.
+        unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+fn host_path() -> String {
+    std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())
+}
+
+/// BusyBox under all its names, the libraries that it needs, and iptables.
+fn programs(root: &Path, kernel: Kernel) -> Res<()> {
+    for library in ["lib", "lib32", "lib64"] {
+        if fs::exists(format!("/usr/{library}"))? {
+            symlink(format!("/host/usr/{library}"), root.join(library))?;
+            symlink(format!("/host/usr/{library}"), root.join("usr").join(library))?;
+        }
+    }
+    let busybox = ["/usr/bin/busybox", "/bin/busybox"].iter().find(|p| Path::new(p).exists());
+    let busybox = busybox.ok_or("busybox is not there")?;
+    let names = Command::new(busybox).arg("--list").output()?;
+    let target =
+        format!("/host{}", if *busybox == "/bin/busybox" { "/usr/bin/busybox" } else { busybox });
+    for name in String::from_utf8_lossy(&names.stdout).lines() {
+        symlink(&target, root.join("bin").join(name))?;
+    }
+    let kind = if kernel == Kernel::Old { "legacy" } else { "nft" };
+    for (name, program) in ["iptables", "ip6tables"].into_iter().flat_map(|name| {
+        ["", "-save", "-restore"].map(|s| (format!("{name}{s}"), format!("{name}-{kind}{s}")))
+    }) {
+        if !fs::exists(format!("/usr/sbin/{program}"))? {
+            return Err(format!("{program} is not there").into());
+        }
+        symlink(format!("/host/usr/sbin/{program}"), root.join("usr/sbin").join(name))?;
+    }
+    // In memory, as on the routers.
+    for (name, place) in [("var", "tmp/var"), ("run", "tmp/run"), ("mmc", "tmp/none")] {
+        symlink(place, root.join(name))?;
+    }
+    Ok(())
+}
+
+/// Writes a program.
+pub fn script(path: &Path, text: &str) -> Res<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, text)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+}
+
+fn mount(what: &str, place: &Path, kind: &str, flags: libc::c_ulong, data: &str) -> Res<()> {
+    let place_ = CString::new(place.as_os_str().as_bytes())?;
+    let (what, kind, data) = (CString::new(what)?, CString::new(kind)?, CString::new(data)?);
+    // SAFETY: all four are NUL-terminated and outlive the call.
+    let done = unsafe {
+        libc::mount(what.as_ptr(), place_.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast())
+    };
+    match done {
+        0 => Ok(()),
+        _ => Err(format!("{}: {}", place.display(), io::Error::last_os_error()).into()),
+    }
+}
+
+/// For this process and its children the kernel does not know the netlink protocol of netfilter, as one
+/// that was built without it.
+fn without_nfnetlink() -> io::Result<()> {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    /// Of struct seccomp_data: the number, and the lower halves of the first and the third argument.
+    const HALF: u32 = if cfg!(target_endian = "little") { 0 } else { 4 };
+    const fn line(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+        libc::sock_filter { code, jt, jf, k }
+    }
+    let mut program = [
+        line(LOAD, 0, 0, 0),
+        line(EQUAL, libc::SYS_socket as u32, 0, 5),
+        line(LOAD, 16 + HALF, 0, 0),
+        line(EQUAL, libc::AF_NETLINK as u32, 0, 3),
+        line(LOAD, 32 + HALF, 0, 0),
+        line(EQUAL, libc::NETLINK_NETFILTER as u32, 0, 1),
+        line(RETURN, libc::SECCOMP_RET_ERRNO | libc::EPROTONOSUPPORT as u32, 0, 0),
+        line(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the filter and its program outlive the calls, and the length is theirs.
+    let done = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) == 0
+    };
+    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

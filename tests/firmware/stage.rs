@@ -1,0 +1,467 @@
+//! The laboratory's router with a firmware on it, what protects it, and floods during what happens to it.
+
+use crate::lab::ns::Ns;
+use crate::lab::topology::{Lab, Tunnel, connect, internet};
+use crate::lab::traffic::{Flood, Flow, Sent, send};
+use crate::lab::watch::{Seen, Watch};
+use crate::lab::{Res, wait_for};
+use crate::machine::{Kernel, Machine, script};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_vpn-killswitch");
+/// Packets a second of each flow.
+const RATE: u32 = 250;
+/// Packets of each flow for a step that needs some.
+const SOME: u32 = 25;
+
+/// A firmware, with the names that devices have there.
+pub struct Firmware {
+    pub name: &'static str,
+    rc: &'static str,
+    services: &'static [&'static str],
+    pub wan: &'static str,
+    tunnel: &'static str,
+    /// What restarts the firewall.
+    pub restart: &'static str,
+    /// Where the owner's own firewall script is: a file, or a setting in nvram.
+    owner: &'static str,
+    settings: &'static str,
+    /// Where the configuration is.
+    config: &'static str,
+}
+
+pub static DDWRT: Firmware = Firmware {
+    name: "ddwrt",
+    rc: include_str!("ddwrt"),
+    services: &["startservice", "stopservice"],
+    wan: "eth1",
+    tunnel: "oet1",
+    restart: "stopservice firewall; startservice firewall",
+    owner: "rc_firewall",
+    settings: "ipv6_enable=1 sfe=1 oet_tunnels=1 oet1_en=1 oet1_proto=2",
+    config: "/jffs/etc/config/vpn-killswitch",
+};
+
+pub static TOMATO: Firmware = Firmware {
+    name: "tomato",
+    rc: include_str!("tomato"),
+    services: &["service"],
+    wan: "vlan2",
+    tunnel: "tun11",
+    restart: "service firewall restart",
+    owner: "script_fire",
+    settings: "ipv6_service=native",
+    config: "/jffs/etc/config/vpn-killswitch",
+};
+
+pub static MERLIN: Firmware = Firmware {
+    name: "merlin",
+    rc: include_str!("merlin"),
+    services: &["service"],
+    wan: "eth0",
+    tunnel: "wgc1",
+    restart: "service restart_firewall",
+    owner: "/jffs/scripts/firewall-start",
+    settings: "ipv6_service=native",
+    config: "/jffs/etc/config/vpn-killswitch",
+};
+
+/// What protects the router.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum System {
+    /// The program, by its installer.
+    Product,
+    /// The rule with which this project began, where the firmware's owner puts it.
+    OneLiner,
+}
+
+/// The router.
+pub struct Stage {
+    pub lab: Lab,
+    pub firmware: &'static Firmware,
+    pub system: System,
+    machine: Machine,
+}
+
+impl Stage {
+    /// On a router that has never been switched on: no rules, and nothing is forwarded. Its uplink and its
+    /// tunnel have their addresses and routes; what protects it is on its flash.
+    pub fn new(firmware: &'static Firmware, system: System, kernel: Kernel) -> Res<Self> {
+        let lab = Lab::new(Tunnel::Veth)?;
+        lab.router.nft("delete table inet fw4\n")?;
+        lab.router.sysctls(&[("ipv4/ip_forward", "0"), ("ipv6/conf/all/forwarding", "0")])?;
+        let machine = Machine::new(&lab.router, kernel, firmware.rc, firmware.services)?;
+        let mut stage = Self { lab, firmware, system, machine };
+        for (old, new) in [
+            ("br-lan", "br0"),
+            ("br-guest", "br1"),
+            ("wan0", firmware.wan),
+            ("wg0", firmware.tunnel),
+        ] {
+            stage.lab.router.ip(&format!(
+                "link set {old} down\nlink set {old} name {new}\nlink set {new} up\n"
+            ))?;
+        }
+        // IPv6 addresses are lost with the link.
+        stage.lab.router.ip("addr add 2001:db8:1:1::1/64 dev br0 nodad\n\
+                             addr add 2001:db8:1:2::1/64 dev br1 nodad\n")?;
+        stage.lab.router.wait_up(firmware.wan)?;
+        stage.lab.provider.wait_up("isp0")?;
+        stage.lab.uplink_up(firmware.wan)?;
+        // The VPN server's network knows no way back to the router's IPv6 prefix.
+        stage.lab.router.nft(&format!(
+            "table ip6 lab {{ chain out {{ type nat hook postrouting priority srcnat; \
+             oifname \"{}\" masquerade; }}; }}\n",
+            firmware.tunnel
+        ))?;
+        stage.tunnel_up()?;
+        let settings = format!(
+            "lan_ifname=br0 lan1_ifname=br1 wan_ifname={wan} wan_iface={wan} tunnel={} {}",
+            firmware.tunnel,
+            firmware.settings,
+            wan = firmware.wan
+        );
+        stage.sh(&format!(
+            "mkdir /tmp/.nvram; for s in {settings}; do nvram set $s; done; nvram commit"
+        ))?;
+        Ok(stage)
+    }
+
+    /// Runs this on the router; it must succeed.
+    pub fn sh(&self, text: &str) -> Res<String> {
+        self.machine.sh_in(&self.lab.router, text)
+    }
+
+    /// Puts what protects it where the next start of the firmware finds it. Done in another network, as if
+    /// before a reboot.
+    pub fn install(&mut self) -> Res<()> {
+        match self.system {
+            System::Product => self.install_product(),
+            System::OneLiner => {
+                let line = format!("iptables -I FORWARD -i br0 -o {} -j DROP", self.firmware.wan);
+                let owner = self.firmware.owner;
+                if owner.starts_with('/') {
+                    self.sh("nvram set jffs2_scripts=1; nvram commit")?;
+                    return script(&self.machine.path(owner), &format!("#!/bin/sh\n{line}\n"));
+                }
+                self.sh(&format!("nvram set {owner}='{line}'; nvram commit")).map(drop)
+            }
+        }
+    }
+
+    fn install_product(&mut self) -> Res<()> {
+        let folder = self.machine.path("/jffs/vpn-killswitch");
+        fs::create_dir_all(&folder)?;
+        fs::copy(BINARY, folder.join("vpn-killswitch"))?;
+        let hook = |words: &str| {
+            format!(
+                "#!/bin/sh\nexec /jffs/vpn-killswitch/vpn-killswitch --platform ddwrt {words}\n"
+            )
+        };
+        for (name, words) in
+            [("prewall", "apply --boot"), ("firewall", "apply"), ("wanup", "apply")]
+        {
+            let path = format!("/jffs/etc/config/vpn-killswitch.{name}");
+            script(&self.machine.path(&path), &hook(words))?;
+        }
+        self.configure()
+    }
+
+    fn configure(&self) -> Res<()> {
+        let config = crate::lab::product::configuration("strict", "")
+            .replace("'wg0'", &format!("'{}'", self.firmware.tunnel))
+            .replace("'br-lan'", "'br0'")
+            .replace("'br-guest'", "'br1'");
+        let file = self.machine.path(self.firmware.config);
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        Ok(fs::write(file, config)?)
+    }
+
+    /// A command of the program, as the hooks call it.
+    pub fn program(&self, words: &str) -> Res<std::process::Output> {
+        let text = format!(
+            "/jffs/vpn-killswitch/vpn-killswitch --platform {} {words}",
+            self.firmware.name
+        );
+        self.machine.run_in(&self.lab.router, &text)
+    }
+
+    /// The firmware starts, up to where it asks for the uplink.
+    pub fn boot(&self) -> Res<()> {
+        self.sh("nvram load; rc boot").map(drop)
+    }
+
+    /// The uplink has an address.
+    pub fn wan_up(&self, device: &str) -> Res<()> {
+        self.sh(&format!("rc wan_up {device}")).map(drop)
+    }
+
+    /// The firmware has started.
+    pub fn booted(&self) -> Res<()> {
+        self.sh("rc booted")?;
+        self.settle()
+    }
+
+    /// From the first script to the last, with the uplink there; and the tunnel is up.
+    pub fn start(&mut self) -> Res<()> {
+        self.boot()?;
+        self.wan_up(self.firmware.wan)?;
+        self.booted()?;
+        self.lab.ready()
+    }
+
+    /// Waits until no script of the firmware is running.
+    pub fn settle(&self) -> Res<()> {
+        self.machine.settle()
+    }
+
+    /// An error unless the program finds everything as it should be.
+    pub fn verify(&self) -> Res<()> {
+        if self.system != System::Product {
+            return Ok(());
+        }
+        let out = self.program("check")?;
+        // Protecting, blocking.
+        if matches!(out.status.code(), Some(0 | 4)) {
+            return Ok(());
+        }
+        let text = [out.stdout, out.stderr].concat();
+        let log = fs::read_to_string(self.machine.path("/tmp/hooks.log")).unwrap_or_default();
+        Err(format!("check: {}: {}{log}", out.status, String::from_utf8_lossy(&text)).into())
+    }
+
+    /// The tunnel comes up, with a new device if there is none.
+    pub fn tunnel_up(&self) -> Res<()> {
+        let name = self.firmware.tunnel;
+        if !self.lab.router.has_device(name) {
+            connect(&self.lab.router, name, &self.lab.vpn, "peer0")?;
+            self.lab
+                .vpn
+                .ip("addr add 10.9.0.1/24 dev peer0\naddr add fd09::1/64 dev peer0 nodad\n")?;
+        }
+        self.lab.router.ip(&format!(
+            "link set {name} up\n\
+             addr replace 10.9.0.2/24 dev {name}\n\
+             addr replace fd09::2/64 dev {name} nodad\n\
+             route replace default via 10.9.0.1 dev {name} metric 5\n\
+             route replace default via fd09::1 dev {name} metric 5\n"
+        ))
+    }
+
+    pub fn tunnel_down(&self) -> Res<()> {
+        self.lab.router.ip(&format!("link set {} down\n", self.firmware.tunnel))
+    }
+
+    pub fn tunnel_delete(&self) -> Res<()> {
+        self.lab.router.ip(&format!("link del {}\n", self.firmware.tunnel))
+    }
+
+    /// The uplink is lost with its device, and comes back as another one, with another address.
+    pub fn reconnect(
+        &self,
+        trial: &mut Trial,
+        old: &str,
+        new: &str,
+        far: &str,
+        host: u8,
+    ) -> Res<()> {
+        self.sh("rc wan_down")?;
+        self.lab.router.ip(&format!("link del {old}\n"))?;
+        connect(&self.lab.router, new, &self.lab.provider, far)?;
+        trial.watch.also(&self.lab.provider, far)?;
+        self.lab.provider.ip(&format!(
+            "addr add 100.64.7.1/24 dev {far}\n\
+             addr add 2001:db8:64::1/64 dev {far} nodad\n\
+             route add 2001:db8:1::/48 via 2001:db8:64::{host}\n"
+        ))?;
+        self.lab.router.ip(&format!(
+            "addr add 100.64.7.{host}/24 dev {new}\n\
+             addr add 2001:db8:64::{host}/64 dev {new} nodad\n\
+             route add default via 100.64.7.1 dev {new} metric 100\n\
+             route add default via 2001:db8:64::1 dev {new} metric 100\n\
+             route add 203.0.113.10/32 via 100.64.7.1 dev {new}\n\
+             route add 2001:db8:113::10/128 via 2001:db8:64::1 dev {new}\n"
+        ))?;
+        self.wan_up(new)?;
+        self.settle()
+    }
+
+    /// The networks whose clients are protected.
+    pub fn clients(&self) -> [(Who, &Ns); 2] {
+        [(Who::Lan, &self.lab.client), (Who::Guest, &self.lab.guest)]
+    }
+
+    /// Fresh flows of all clients; each packet must arrive, and through the tunnel.
+    pub fn delivered(&self) -> Res<u32> {
+        let mut count = 0;
+        for (who, ns) in self.clients() {
+            // Of a protocol without ports only one client at a time gets through masquerading.
+            self.lab.forget_connections()?;
+            let watch = self.lab.watch()?;
+            let sent = send(ns, None, Flow::all_kinds(&internet()), SOME, 400)?;
+            let seen = watch.finish()?;
+            for s in &sent {
+                let arrived = Seen::distinct(&seen.vpn, std::slice::from_ref(s));
+                if arrived != s.sent {
+                    let what = format!("{who:?}: {:?} to {}", s.flow.kind, s.flow.to);
+                    return Err(
+                        format!("{what}: {arrived} of {} through the tunnel", s.sent).into()
+                    );
+                }
+                count += arrived;
+            }
+            if let Some(p) = seen.strays().next() {
+                return Err(format!("{who:?}: beside the tunnel: {p}").into());
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// Who sends.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Who {
+    Lan,
+    Guest,
+    Router,
+}
+
+/// Floods while something happens, watched from before to after.
+pub struct Trial {
+    pub watch: Watch,
+    sources: Vec<Source>,
+}
+
+struct Source {
+    who: Who,
+    flood: Flood,
+    /// Packets numbered from here count.
+    from: u32,
+}
+
+impl Trial {
+    /// All kinds of packets from each of these; all of them count.
+    pub fn start(stage: &Stage, from: &[(Who, &Ns)], rate: u32) -> Res<Self> {
+        let watch = stage.lab.watch()?;
+        let source = |(who, ns): &(Who, &Ns)| Source {
+            who: *who,
+            flood: Flood::start(ns, None, Flow::all_kinds(&internet()), rate),
+            from: 0,
+        };
+        let trial = Self { watch, sources: from.iter().map(source).collect() };
+        trial.more()?;
+        Ok(trial)
+    }
+
+    /// From the clients of a stage.
+    pub fn of(stage: &Stage) -> Res<Self> {
+        Self::start(stage, &stage.clients(), RATE)
+    }
+
+    /// Lets some more packets go.
+    pub fn more(&self) -> Res<()> {
+        self.sources.iter().try_for_each(|s| s.flood.more(SOME))
+    }
+
+    /// Only what is sent from now on counts.
+    pub fn count_from_here(&mut self) {
+        // A packet is counted behind its sending.
+        self.sources.iter_mut().for_each(|s| s.from = s.flood.now() + 1);
+    }
+
+    /// Stops; what left by an uplink.
+    pub fn finish(self) -> Res<Count> {
+        self.more()?;
+        let mut ended = Vec::new();
+        for source in self.sources {
+            ended.push((source.who, source.from, source.flood.stop()?));
+        }
+        Ok(Count::of(&self.watch.finish()?, &ended))
+    }
+}
+
+/// Packets, and how many of them left by an uplink: of each sender and family.
+#[derive(Default, Debug)]
+pub struct Count {
+    parts: BTreeMap<(Who, u8), (u32, u32)>,
+    /// What had no business on the uplink and is nobody's packet, and the first of the others.
+    pub others: Vec<String>,
+    first: Vec<String>,
+}
+
+impl Count {
+    fn of(seen: &Seen, ended: &[(Who, u32, Vec<Sent>)]) -> Self {
+        let mut count = Self::default();
+        for (who, from, sent) in ended {
+            for s in sent {
+                let family = if s.flow.to.is_ipv4() { 4 } else { 6 };
+                let part = count.parts.entry((*who, family)).or_default();
+                part.0 += s.sent.saturating_sub(*from);
+                for p in seen.strays() {
+                    let mine = |m: &crate::lab::packet::Mark| m.flow == s.flow.id && m.seq >= *from;
+                    if p.mark.as_ref().is_some_and(mine) {
+                        part.1 += 1;
+                        count.first.push(format!("{who:?}: {p}"));
+                    }
+                }
+            }
+        }
+        count.others =
+            seen.strays().filter(|p| p.mark.is_none()).map(ToString::to_string).collect();
+        count.first.truncate(8);
+        count
+    }
+
+    /// Packets that left in clear.
+    pub fn leaked(&self) -> u32 {
+        self.parts.values().map(|(_, leaked)| leaked).sum::<u32>() + self.others.len() as u32
+    }
+
+    /// Packets that were sent.
+    pub fn sent(&self) -> u32 {
+        self.parts.values().map(|(sent, _)| sent).sum()
+    }
+
+    /// An error if anything leaked.
+    pub fn tight(&self) -> Res<()> {
+        if self.leaked() == 0 && self.sent() > 0 {
+            return Ok(());
+        }
+        let lines = [&self.first[..], &self.others].concat();
+        let lines: Vec<_> = lines.iter().take(12).map(String::as_str).collect();
+        Err(format!("leaked {self}\n    {}", lines.join("\n    ")).into())
+    }
+
+    /// An error unless at least half of what these sent leaked: the negative control.
+    pub fn leaks(&self, parts: &[(Who, u8)]) -> Res<()> {
+        for part in parts {
+            let (sent, leaked) = self.parts.get(part).copied().unwrap_or_default();
+            if sent == 0 || leaked * 2 < sent {
+                return Err(
+                    format!("the control does not leak as it does: {part:?}: {self}").into()
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut first = true;
+        for ((who, family), (sent, leaked)) in &self.parts {
+            let comma = if std::mem::take(&mut first) { "" } else { ", " };
+            let who = match who {
+                Who::Lan => "LAN",
+                Who::Guest => "guests",
+                Who::Router => "router",
+            };
+            write!(f, "{comma}{who} IPv{family} {leaked} of {sent}")?;
+        }
+        if self.others.is_empty() { Ok(()) } else { write!(f, ", {} unmarked", self.others.len()) }
+    }
+}
