@@ -24,9 +24,27 @@ mod scenarios;
 #[path = "firmware/stage.rs"]
 mod stage;
 
-use lab::harness::{Test, main as run};
+#[path = "firmware/table.rs"]
+mod table;
+
+use lab::harness::{Arguments, Test, main as run};
+use stage::{DDWRT, MERLIN, TOMATO};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    run(&[Test { name: "ddwrt::links", run: scenarios::ddwrt }])
+    // The longest first, so that none is alone at the end.
+    let result = run(&[
+        Test { name: "ddwrt::restarts", run: || scenarios::restarts(&DDWRT) },
+        Test { name: "ddwrt::links", run: || scenarios::links(&DDWRT) },
+        Test { name: "tomato::links", run: || scenarios::links(&TOMATO) },
+        Test { name: "merlin::links", run: || scenarios::links(&MERLIN) },
+        Test { name: "ddwrt::boot", run: || scenarios::boot(&DDWRT) },
+        Test { name: "tomato::boot", run: || scenarios::boot(&TOMATO) },
+        Test { name: "merlin::boot", run: || scenarios::boot(&MERLIN) },
+        Test { name: "ddwrt::known_limit", run: || scenarios::known_limit(&DDWRT) },
+    ]);
+    if !Arguments::read().list {
+        table::print(&[DDWRT.name, TOMATO.name, MERLIN.name]);
+    }
+    result
 }

@@ -86,21 +86,16 @@ impl Machine {
         let loop_ = "while read -r _ <dev/flush; do conntrack -F; echo >dev/flushed; done";
         let flush =
             router.spawn("sh", &["-c", &format!("cd {} && {loop_}", root.display())], &[])?;
-        // Process 1 takes in the orphans; the shell does so whenever it waits.
-        let first = "mount -t proc proc /proc && echo up && while :; do sleep 1000; done";
-        let path = root.display().to_string();
-        let init = router.spawn(
-            "unshare",
-            &["--pid", "--fork", "--kill-child", "chroot", &path, "/bin/sh", "-c", first],
-            &[("PATH", &host_path())],
-        )?;
-        let mut machine = Self { root, kernel, _flush: flush, init };
-        wait_for("the first process", 10.0, || {
-            machine.init.said().contains("up") || machine.init.alive().is_err()
-        })?;
-        machine.init.alive()?;
+        let init = start(&root, router)?;
+        let machine = Self { root, kernel, _flush: flush, init };
         machine.forget()?;
         Ok(machine)
+    }
+
+    /// Ends all processes, and forgets what was in memory.
+    pub fn reboot(&mut self, router: &Ns) -> Res<()> {
+        self.init = start(&self.root, router)?;
+        self.forget()
     }
 
     /// A file inside.
@@ -170,6 +165,21 @@ impl Drop for Machine {
         // SAFETY: the path is NUL-terminated and outlives the call.
         unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
     }
+}
+
+/// Starts the first process of a router; with it all others end. It takes in the orphans, as the shell does
+/// whenever it waits.
+fn start(root: &Path, router: &Ns) -> Res<Daemon> {
+    let first = "mount -t proc proc /proc && echo up && while :; do sleep 1000; done";
+    let path = root.display().to_string();
+    let mut init = router.spawn(
+        "unshare",
+        &["--pid", "--fork", "--kill-child", "chroot", &path, "/bin/sh", "-c", first],
+        &[("PATH", &host_path())],
+    )?;
+    wait_for("the first process", 10.0, || init.said().contains("up") || init.alive().is_err())?;
+    init.alive()?;
+    Ok(init)
 }
 
 fn host_path() -> String {

@@ -1,35 +1,208 @@
 //! What happens to the routers.
 
 use crate::lab::Res;
+use crate::lab::topology::internet;
+use crate::lab::traffic::Flow;
 use crate::machine::Kernel;
-use crate::stage::{Count, DDWRT, Firmware, Stage, System, Trial, Who};
+use crate::stage::Who::{Guest, Lan, Router};
+use crate::stage::{Count, Firmware, Stage, System, Trial, Who};
+use crate::table;
+use std::time::Instant;
 
-use Who::{Guest, Lan};
+/// What the rule for the uplink's name never covers: IPv6, and every network but the first.
+const USUAL: &[(Who, u8)] = &[(Lan, 6), (Guest, 4), (Guest, 6)];
+/// With another name of the uplink it covers nothing.
+const ALL: &[(Who, u8)] = &[(Lan, 4), (Lan, 6), (Guest, 4), (Guest, 6)];
 
-pub fn ddwrt() -> Res<String> {
-    links(&DDWRT)
+/// What is told of a scenario, of both systems.
+struct Told {
+    firmware: &'static Firmware,
+    lines: Vec<(&'static str, Count, Count)>,
 }
 
-fn links(firmware: &'static Firmware) -> Res<String> {
-    let mut said = String::new();
-    for system in [System::Product, System::OneLiner] {
-        let mut stage = Stage::new(firmware, system, Kernel::Old)?;
-        stage.install()?;
-        stage.start()?;
-        stage.verify()?;
-        said += &format!("\n    delivered {}", stage.delivered()?);
-        stage.tunnel_down()?;
-        let trial = Trial::of(&stage)?;
-        stage.sh(firmware.restart)?;
-        stage.settle()?;
-        let count = trial.finish()?;
-        stage.verify()?;
-        said += &format!("\n    {system:?}: {count}");
-        if system == System::Product {
-            count.tight()?;
-        } else {
-            count.leaks(&[(Lan, 6), (Guest, 4), (Guest, 6)])?;
+impl Told {
+    /// Judges, keeps the counts for the table, and says them.
+    fn judge(self, must_leak: impl Fn(&str) -> &'static [(Who, u8)]) -> Res<String> {
+        let mut said = String::new();
+        for (what, product, control) in self.lines {
+            said += &format!("\n    {what}: {product}\n        control: {control}");
+            let judged = product.tight().and_then(|()| control.leaks(must_leak(what)));
+            judged.map_err(|e| format!("{what}: {e}"))?;
+            table::note(what, self.firmware.name, &product, &control);
         }
+        Ok(said)
     }
+}
+
+/// Tells a story of both systems, and puts their counts side by side.
+fn both(
+    firmware: &'static Firmware,
+    story: impl Fn(System) -> Res<Vec<(&'static str, Count)>>,
+) -> Res<Told> {
+    let with = |system| story(system).map_err(|e| format!("{system:?}: {e}"));
+    let (product, control) = (with(System::Product)?, with(System::OneLiner)?);
+    let lines = product.into_iter().zip(control).map(|((what, p), (_, c))| (what, p, c)).collect();
+    Ok(Told { firmware, lines })
+}
+
+/// The uplink is there when the power comes on, or comes later; or the configuration is broken. Nothing
+/// may leave from the first moment on. The tunnel comes last of all.
+pub fn boot(firmware: &'static Firmware) -> Res<String> {
+    let told = both(firmware, |system| {
+        let mut counts = vec![
+            ("boot, uplink before", one_boot(firmware, system, true, false)?),
+            ("boot, uplink after", one_boot(firmware, system, false, false)?),
+        ];
+        counts.push(("boot, broken configuration", one_boot(firmware, system, true, true)?));
+        Ok(counts)
+    })?;
+    told.judge(|_| USUAL)
+}
+
+fn one_boot(firmware: &'static Firmware, system: System, before: bool, broken: bool) -> Res<Count> {
+    let mut stage = Stage::new(firmware, system, Kernel::Old)?;
+    stage.tunnel_delete()?;
+    stage.install_before_reboot()?;
+    if broken && system == System::Product {
+        stage.configure("nonsense")?;
+    }
+    let wan = firmware.wan;
+    if !before {
+        stage.lab.router.ip(&format!("link set {wan} down\n"))?;
+    }
+    let mut trial = Trial::of(&stage)?;
+    stage.boot()?;
+    if !before {
+        stage.lab.router.ip(&format!("link set {wan} up\n"))?;
+        stage.lab.router.wait_up(wan)?;
+        stage.lab.uplink_up(wan)?;
+    }
+    trial.more()?;
+    if system == System::OneLiner {
+        // Until now nothing was forwarded, whoever protects the router.
+        trial.count_from_here();
+    }
+    stage.wan_up(wan)?;
+    stage.settle()?;
+    trial.more()?;
+    stage.booted()?;
+    trial.more()?;
+    if broken {
+        return trial.finish();
+    }
+    let count = trial.finish()?;
+    if system == System::Product {
+        stage.verify()?;
+        stage.tunnel_up()?;
+        stage.lab.ready()?;
+        stage.delivered()?;
+    }
+    Ok(count)
+}
+
+/// Tells a story under a flood, and keeps its count.
+fn tell(
+    stage: &Stage,
+    counts: &mut Vec<(&'static str, Count)>,
+    what: &'static str,
+    story: impl FnOnce(&Stage, &mut Trial) -> Res<()>,
+) -> Res<()> {
+    let mut trial = Trial::of(stage)?;
+    let told = story(stage, &mut trial).and_then(|()| Ok(counts.push((what, trial.finish()?))));
+    told.and_then(|()| stage.verify()).map_err(|e| format!("{what}: {e}").into())
+}
+
+/// What happens to a router that runs: floods from all clients, with the tunnel down. Between two of the
+/// stories the tunnel is up, and everything is delivered.
+pub fn links(firmware: &'static Firmware) -> Res<String> {
+    let told = both(firmware, |system| {
+        let stage = Stage::new(firmware, system, Kernel::Old)?;
+        stage.start()?;
+        stage.install()?;
+        stage.delivered()?;
+        let mut counts = Vec::new();
+        tell(&stage, &mut counts, "tunnel loss", |stage, trial| {
+            trial.count_from_here();
+            stage.tunnel_delete()
+        })?;
+        tell(&stage, &mut counts, "firewall restart", |stage, _| stage.restart_firewall())?;
+        tell(&stage, &mut counts, "guest bridge made again", |stage, _| {
+            stage.lab.router.ip("link del br1\n\
+                                 link add br1 type bridge forward_delay 0\n\
+                                 link set guest0 master br1\n\
+                                 link set br1 up\n\
+                                 addr add 192.168.2.1/24 dev br1\n\
+                                 addr add 2001:db8:1:2::1/64 dev br1 nodad\n")?;
+            stage.restart_firewall()
+        })?;
+        stage.tunnel_up()?;
+        stage.lab.ready()?;
+        stage.delivered()?;
+        stage.tunnel_down()?;
+        tell(&stage, &mut counts, "WAN reconnect", |stage, trial| {
+            let wan = stage.firmware.wan;
+            stage.reconnect(trial, wan, wan, "isp1", 99)
+        })?;
+        tell(&stage, &mut counts, "PPPoE: ppp0", |stage, trial| {
+            stage.reconnect(trial, stage.firmware.wan, "ppp0", "isp2", 77)
+        })?;
+        stage.tunnel_up()?;
+        stage.lab.ready()?;
+        stage.delivered()?;
+        Ok(counts)
+    })?;
+    told.judge(|what| if what.starts_with("PPPoE") { ALL } else { USUAL })
+}
+
+/// A hundred restarts of the firewall, which wipes all tables each time, under a flood: the second layer
+/// holds, and all rules are back when the last hook has run.
+pub fn restarts(firmware: &'static Firmware) -> Res<String> {
+    const TIMES: u32 = 100;
+    let told = |system, times| -> Res<(Count, f64)> {
+        let mut stage = Stage::new(firmware, system, Kernel::Old)?;
+        stage.start()?;
+        stage.install()?;
+        stage.tunnel_down()?;
+        let trial = Trial::start(&stage, &stage.clients(), 100)?;
+        let began = Instant::now();
+        for n in 1..=times {
+            let restarted = stage.restart_firewall().and_then(|()| stage.verify());
+            restarted.map_err(|e| format!("restart {n}: {e}"))?;
+        }
+        let took = began.elapsed().as_secs_f64();
+        Ok((trial.finish()?, took))
+    };
+    let (product, took) = told(System::Product, TIMES)?;
+    let (control, _) = told(System::OneLiner, TIMES / 10)?;
+    let what = "100 firewall restarts";
+    let said = format!(
+        "\n    {TIMES} restarts in {took:.1} s, each checked: {product}\n        control, {}: {control}",
+        TIMES / 10
+    );
+    Told { firmware, lines: vec![(what, product, control)] }.judge(|_| USUAL)?;
     Ok(said)
+}
+
+/// The router's own packets while its firewall starts again: only the first layer knows them, and the
+/// firmware takes it away.
+pub fn known_limit(firmware: &'static Firmware) -> Res<String> {
+    let mut stage = Stage::new(firmware, System::Product, Kernel::Old)?;
+    stage.start()?;
+    stage.install()?;
+    stage.tunnel_down()?;
+    let trial = Trial::start(&stage, &[(Router, &stage.lab.router)], 250)?;
+    trial.more()?;
+    let before = trial.finish()?;
+    before.tight()?;
+    let trial = Trial::start(&stage, &[(Router, &stage.lab.router)], 250)?;
+    for _ in 0..5 {
+        stage.restart_firewall()?;
+    }
+    let during = trial.finish()?;
+    stage.verify()?;
+    let trial = Trial::start(&stage, &[(Router, &stage.lab.router)], 250)?;
+    trial.more()?;
+    trial.finish()?.tight()?;
+    let _ = (Flow::all_kinds, internet);
+    Ok(format!("before and behind 0; during five restarts {during}"))
 }

@@ -1,10 +1,10 @@
 //! The laboratory's router with a firmware on it, what protects it, and floods during what happens to it.
 
+use crate::lab::Res;
 use crate::lab::ns::Ns;
 use crate::lab::topology::{Lab, Tunnel, connect, internet};
 use crate::lab::traffic::{Flood, Flow, Sent, send};
 use crate::lab::watch::{Seen, Watch};
-use crate::lab::{Res, wait_for};
 use crate::machine::{Kernel, Machine, script};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,6 +30,7 @@ pub struct Firmware {
     settings: &'static str,
     /// Where the configuration is.
     config: &'static str,
+    hooks: &'static [(&'static str, &'static str)],
 }
 
 pub static DDWRT: Firmware = Firmware {
@@ -42,6 +43,11 @@ pub static DDWRT: Firmware = Firmware {
     owner: "rc_firewall",
     settings: "ipv6_enable=1 sfe=1 oet_tunnels=1 oet1_en=1 oet1_proto=2",
     config: "/jffs/etc/config/vpn-killswitch",
+    hooks: &[
+        ("/jffs/etc/config/vpn-killswitch.prewall", "apply --boot"),
+        ("/jffs/etc/config/vpn-killswitch.firewall", "apply --boot"),
+        ("/jffs/etc/config/vpn-killswitch.wanup", "apply --boot"),
+    ],
 };
 
 pub static TOMATO: Firmware = Firmware {
@@ -54,6 +60,11 @@ pub static TOMATO: Firmware = Firmware {
     owner: "script_fire",
     settings: "ipv6_service=native",
     config: "/jffs/etc/config/vpn-killswitch",
+    hooks: &[
+        ("/jffs/etc/config/vpn-killswitch.init", "apply --boot"),
+        ("/jffs/etc/config/vpn-killswitch.fire", "apply --boot"),
+        ("/jffs/etc/config/vpn-killswitch.wanup", "apply --boot"),
+    ],
 };
 
 pub static MERLIN: Firmware = Firmware {
@@ -66,6 +77,11 @@ pub static MERLIN: Firmware = Firmware {
     owner: "/jffs/scripts/firewall-start",
     settings: "ipv6_service=native",
     config: "/jffs/etc/config/vpn-killswitch",
+    hooks: &[
+        ("/jffs/scripts/init-start", "apply --boot"),
+        ("/jffs/scripts/firewall-start", "apply --boot"),
+        ("/jffs/scripts/wan-event", "apply --boot"),
+    ],
 };
 
 /// What protects the router.
@@ -93,7 +109,7 @@ impl Stage {
         lab.router.nft("delete table inet fw4\n")?;
         lab.router.sysctls(&[("ipv4/ip_forward", "0"), ("ipv6/conf/all/forwarding", "0")])?;
         let machine = Machine::new(&lab.router, kernel, firmware.rc, firmware.services)?;
-        let mut stage = Self { lab, firmware, system, machine };
+        let stage = Self { lab, firmware, system, machine };
         for (old, new) in [
             ("br-lan", "br0"),
             ("br-guest", "br1"),
@@ -134,11 +150,37 @@ impl Stage {
         self.machine.sh_in(&self.lab.router, text)
     }
 
-    /// Puts what protects it where the next start of the firmware finds it. Done in another network, as if
-    /// before a reboot.
-    pub fn install(&mut self) -> Res<()> {
+    /// Installs what protects it on the router as it runs, and switches it on.
+    pub fn install(&self) -> Res<()> {
+        self.put(&self.lab.router)?;
         match self.system {
-            System::Product => self.install_product(),
+            System::Product => {
+                let out = self.program("enable")?;
+                if out.status.success() {
+                    return Ok(());
+                }
+                Err(format!("enable: {}", String::from_utf8_lossy(&out.stderr)).into())
+            }
+            System::OneLiner => self.restart_firewall(),
+        }
+    }
+
+    /// The same on a router that is then switched off: its flash is all that it keeps.
+    pub fn install_before_reboot(&mut self) -> Res<()> {
+        // What is done to this network is forgotten.
+        self.put(&Ns::new("workshop")?)?;
+        if self.system == System::Product {
+            self.configure(&self.configuration('1'))?;
+        }
+        self.machine.reboot(&self.lab.router)
+    }
+
+    fn put(&self, network: &Ns) -> Res<()> {
+        match self.system {
+            System::Product => {
+                self.installer(network)?;
+                self.configure(&self.configuration('0'))
+            }
             System::OneLiner => {
                 let line = format!("iptables -I FORWARD -i br0 -o {} -j DROP", self.firmware.wan);
                 let owner = self.firmware.owner;
@@ -151,42 +193,45 @@ impl Stage {
         }
     }
 
-    fn install_product(&mut self) -> Res<()> {
+    fn installer(&self, _network: &Ns) -> Res<()> {
         let folder = self.machine.path("/jffs/vpn-killswitch");
         fs::create_dir_all(&folder)?;
         fs::copy(BINARY, folder.join("vpn-killswitch"))?;
-        let hook = |words: &str| {
-            format!(
+        for (path, words) in self.firmware.hooks {
+            let text = format!(
                 "#!/bin/sh\nexec /jffs/vpn-killswitch/vpn-killswitch --platform ddwrt {words}\n"
-            )
-        };
-        for (name, words) in
-            [("prewall", "apply --boot"), ("firewall", "apply"), ("wanup", "apply")]
-        {
-            let path = format!("/jffs/etc/config/vpn-killswitch.{name}");
-            script(&self.machine.path(&path), &hook(words))?;
+            );
+            script(&self.machine.path(path), &text)?;
         }
-        self.configure()
+        self.sh("nvram set jffs2_scripts=1; nvram commit").map(drop)
     }
 
-    fn configure(&self) -> Res<()> {
-        let config = crate::lab::product::configuration("strict", "")
+    fn configuration(&self, enabled: char) -> String {
+        crate::lab::product::configuration("strict", "")
+            .replace("enabled '1'", &format!("enabled '{enabled}'"))
             .replace("'wg0'", &format!("'{}'", self.firmware.tunnel))
             .replace("'br-lan'", "'br0'")
-            .replace("'br-guest'", "'br1'");
+            .replace("'br-guest'", "'br1'")
+    }
+
+    /// Writes the configuration.
+    pub fn configure(&self, text: &str) -> Res<()> {
         let file = self.machine.path(self.firmware.config);
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder)?;
         }
-        Ok(fs::write(file, config)?)
+        Ok(fs::write(file, text)?)
+    }
+
+    /// The firewall starts again, as the firmware does it.
+    pub fn restart_firewall(&self) -> Res<()> {
+        self.sh(self.firmware.restart)?;
+        self.settle()
     }
 
     /// A command of the program, as the hooks call it.
     pub fn program(&self, words: &str) -> Res<std::process::Output> {
-        let text = format!(
-            "/jffs/vpn-killswitch/vpn-killswitch --platform {} {words}",
-            self.firmware.name
-        );
+        let text = format!("/jffs/vpn-killswitch/vpn-killswitch --platform {} {words}", "ddwrt");
         self.machine.run_in(&self.lab.router, &text)
     }
 
@@ -207,7 +252,7 @@ impl Stage {
     }
 
     /// From the first script to the last, with the uplink there; and the tunnel is up.
-    pub fn start(&mut self) -> Res<()> {
+    pub fn start(&self) -> Res<()> {
         self.boot()?;
         self.wan_up(self.firmware.wan)?;
         self.booted()?;
