@@ -6,6 +6,7 @@
 
 use crate::lab::ns::{Daemon, Ns, directory};
 use crate::lab::{Res, wait_for};
+use crate::stage::Firmware;
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -14,6 +15,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 /// Where firmwares look for programs.
 const PATH: &str = "/sbin:/bin:/usr/sbin:/usr/bin";
@@ -38,10 +40,10 @@ pub enum Kernel {
 }
 
 impl Machine {
-    /// With this firmware's scripts; `services` are the names by which `rc` is called.
-    pub fn new(router: &Ns, kernel: Kernel, rc: &str, services: &[&str]) -> Res<Self> {
+    /// With this firmware's scripts, and the release in `/mnt`.
+    pub fn new(router: &Ns, kernel: Kernel, firmware: &Firmware) -> Res<Self> {
         let root = directory("firmware")?;
-        mount("tmpfs", &root, "tmpfs", 0, "size=16m")?;
+        mount("tmpfs", &root, "tmpfs", 0, "size=80m")?;
         for folder in [
             "bin",
             "sbin",
@@ -55,21 +57,21 @@ impl Machine {
             "proc",
             "dev",
             "sys",
+            "mnt",
             "host/usr",
         ] {
             fs::create_dir_all(root.join(folder))?;
         }
         mount("/usr", &root.join("host/usr"), "", libc::MS_BIND | libc::MS_REC, "")?;
         programs(&root, kernel)?;
-        for (name, text) in [
-            ("usr/sbin/nvram", include_str!("nvram")),
-            ("sbin/common.sh", include_str!("common.sh")),
-            ("sbin/rc", rc),
-        ] {
-            script(&root.join(name), text)?;
-        }
-        for name in services {
+        script(&root.join("sbin/common.sh"), include_str!("common.sh"))?;
+        script(&root.join("sbin/rc"), firmware.rc)?;
+        for name in firmware.services {
             symlink("rc", root.join("sbin").join(name))?;
+        }
+        for mark in firmware.marks {
+            let nvram = mark.ends_with("nvram");
+            script(&root.join(mark), if nvram { include_str!("nvram") } else { "" })?;
         }
         fs::write(root.join("dev/null"), "")?;
         mount("/dev/null", &root.join("dev/null"), "", libc::MS_BIND, "")?;
@@ -80,9 +82,11 @@ impl Machine {
                 return Err(format!("{pipe}: {}", io::Error::last_os_error()).into());
             }
         }
-        for (folder, size) in [("tmp", "8m"), ("jffs", "32m"), ("nvram", "1m")] {
+        for (folder, size) in [("tmp", "8m"), ("nvram", "1m")] {
             mount("tmpfs", &root.join(folder), "tmpfs", 0, &format!("size={size}"))?;
         }
+        flash(&root)?;
+        mount(&release()?, &root.join("mnt"), "", libc::MS_BIND, "")?;
         let loop_ = "while read -r _ <dev/flush; do conntrack -F; echo >dev/flushed; done";
         let flush =
             router.spawn("sh", &["-c", &format!("cd {} && {loop_}", root.display())], &[])?;
@@ -216,6 +220,54 @@ fn programs(root: &Path, kernel: Kernel) -> Res<()> {
         symlink(place, root.join(name))?;
     }
     Ok(())
+}
+
+/// Makes `/jffs`: in memory, but of a kind that is none in memory, as the installers want it.
+fn flash(root: &Path) -> Res<()> {
+    let layers = ["lower", "upper", "work"].map(|name| root.join("host").join(name));
+    for layer in &layers {
+        fs::create_dir(layer)?;
+    }
+    let [lower, upper, work] = layers.map(|layer| layer.display().to_string());
+    let layers = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    mount("flash", &root.join("jffs"), "overlay", 0, &layers)
+}
+
+/// The release, with this program in it, made once.
+fn release() -> Res<String> {
+    static MADE: LazyLock<Result<String, String>> =
+        LazyLock::new(|| make_release().map_err(|e| e.to_string()));
+    Ok(MADE.clone()?)
+}
+
+fn make_release() -> Res<String> {
+    let target = match std::env::consts::ARCH {
+        "x86_64" => "x86_64",
+        "aarch64" => "aarch64_generic",
+        other => return Err(format!("no release has a program for {other}").into()),
+    };
+    let top = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firmware");
+    let (binaries, out) = (top.join("bin"), top.join("release"));
+    let program = binaries.join(target).join("vpn-killswitch");
+    fs::create_dir_all(binaries.join(target))?;
+    // What is shipped has nothing for debuggers either, and routers have little room.
+    let stripped = Command::new("strip")
+        .arg("-o")
+        .arg(&program)
+        .arg(env!("CARGO_BIN_EXE_vpn-killswitch"))
+        .status()
+        .map_err(|e| format!("strip: {e}"))?;
+    if !stripped.success() {
+        return Err(format!("strip: {stripped}").into());
+    }
+    let mut release = Command::new("python3");
+    release.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("cross/release"));
+    release.args(["--target", target]).arg("--binaries").arg(binaries).arg("--out").arg(&out);
+    let made = release.output().map_err(|e| format!("python3: {e}"))?;
+    if made.status.success() {
+        return Ok(out.display().to_string());
+    }
+    Err(format!("cross/release: {}", String::from_utf8_lossy(&made.stderr)).into())
 }
 
 /// Writes a program.

@@ -1,8 +1,6 @@
 //! What happens to the routers.
 
 use crate::lab::Res;
-use crate::lab::topology::internet;
-use crate::lab::traffic::Flow;
 use crate::machine::Kernel;
 use crate::stage::Who::{Guest, Lan, Router};
 use crate::stage::{Count, Firmware, Stage, System, Trial, Who};
@@ -45,34 +43,53 @@ fn both(
     Ok(Told { firmware, lines })
 }
 
-/// The uplink is there when the power comes on, or comes later; or the configuration is broken. Nothing
-/// may leave from the first moment on. The tunnel comes last of all.
-pub fn boot(firmware: &'static Firmware) -> Res<String> {
-    let told = both(firmware, |system| {
-        let mut counts = vec![
-            ("boot, uplink before", one_boot(firmware, system, true, false)?),
-            ("boot, uplink after", one_boot(firmware, system, false, false)?),
-        ];
-        counts.push(("boot, broken configuration", one_boot(firmware, system, true, true)?));
-        Ok(counts)
-    })?;
-    told.judge(|_| USUAL)
+/// What a router is like when the power comes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Boot {
+    /// Its uplink is there.
+    Before,
+    /// Its uplink comes later.
+    After,
+    /// As before, and the configuration is broken.
+    Broken,
+    /// As before, and the owner has switched off the folders for scripts: FreshTomato has nvram's then.
+    NoFolders,
 }
 
-fn one_boot(firmware: &'static Firmware, system: System, before: bool, broken: bool) -> Res<Count> {
+/// Whatever it is like: nothing may leave from the first moment on. The tunnel comes last of all.
+pub fn boot(firmware: &'static Firmware) -> Res<String> {
+    let tell =
+        |boot, system| one_boot(firmware, system, boot).map_err(|e| format!("{system:?}: {e}"));
+    let before = tell(Boot::Before, System::OneLiner)?;
+    let after = tell(Boot::After, System::OneLiner)?;
+    let mut lines = vec![
+        ("boot, uplink before", tell(Boot::Before, System::Product)?, before.clone()),
+        ("boot, uplink after", tell(Boot::After, System::Product)?, after),
+        ("boot, broken configuration", tell(Boot::Broken, System::Product)?, before.clone()),
+    ];
+    if firmware.name == "tomato" {
+        lines.push(("boot, scripts in nvram", tell(Boot::NoFolders, System::Product)?, before));
+    }
+    Told { firmware, lines }.judge(|_| USUAL)
+}
+
+fn one_boot(firmware: &'static Firmware, system: System, boot: Boot) -> Res<Count> {
     let mut stage = Stage::new(firmware, system, Kernel::Old)?;
     stage.tunnel_delete()?;
+    if boot == Boot::NoFolders {
+        stage.sh("nvram set userfiles_disable=1; nvram commit")?;
+    }
     stage.install_before_reboot()?;
-    if broken && system == System::Product {
+    if boot == Boot::Broken {
         stage.configure("nonsense")?;
     }
     let wan = firmware.wan;
-    if !before {
+    if boot == Boot::After {
         stage.lab.router.ip(&format!("link set {wan} down\n"))?;
     }
     let mut trial = Trial::of(&stage)?;
     stage.boot()?;
-    if !before {
+    if boot == Boot::After {
         stage.lab.router.ip(&format!("link set {wan} up\n"))?;
         stage.lab.router.wait_up(wan)?;
         stage.lab.uplink_up(wan)?;
@@ -86,12 +103,8 @@ fn one_boot(firmware: &'static Firmware, system: System, before: bool, broken: b
     stage.settle()?;
     trial.more()?;
     stage.booted()?;
-    trial.more()?;
-    if broken {
-        return trial.finish();
-    }
     let count = trial.finish()?;
-    if system == System::Product {
+    if system == System::Product && boot != Boot::Broken {
         stage.verify()?;
         stage.tunnel_up()?;
         stage.lab.ready()?;
@@ -118,9 +131,16 @@ pub fn links(firmware: &'static Firmware) -> Res<String> {
     let told = both(firmware, |system| {
         let stage = Stage::new(firmware, system, Kernel::Old)?;
         stage.start()?;
-        stage.install()?;
-        stage.delivered()?;
+        stage.tunnel_down()?;
         let mut counts = Vec::new();
+        tell(&stage, &mut counts, "switched on", |stage, trial| {
+            stage.install()?;
+            trial.count_from_here();
+            trial.more()
+        })?;
+        stage.tunnel_up()?;
+        stage.lab.ready()?;
+        stage.delivered()?;
         tell(&stage, &mut counts, "tunnel loss", |stage, trial| {
             trial.count_from_here();
             stage.tunnel_delete()
@@ -141,14 +161,21 @@ pub fn links(firmware: &'static Firmware) -> Res<String> {
         stage.tunnel_down()?;
         tell(&stage, &mut counts, "WAN reconnect", |stage, trial| {
             let wan = stage.firmware.wan;
-            stage.reconnect(trial, wan, wan, "isp1", 99)
+            stage.reconnect(trial, wan, wan, 99)
         })?;
         tell(&stage, &mut counts, "PPPoE: ppp0", |stage, trial| {
-            stage.reconnect(trial, stage.firmware.wan, "ppp0", "isp2", 77)
+            stage.reconnect(trial, stage.firmware.wan, "ppp0", 77)
         })?;
         stage.tunnel_up()?;
         stage.lab.ready()?;
         stage.delivered()?;
+        if system == System::Product {
+            // The last control: without it, on the same router, all leaks that is sent.
+            stage.uninstall()?;
+            stage.restart_firewall()?;
+            stage.tunnel_down()?;
+            Trial::of(&stage)?.finish()?.leaks(ALL)?;
+        }
         Ok(counts)
     })?;
     told.judge(|what| if what.starts_with("PPPoE") { ALL } else { USUAL })
@@ -159,7 +186,7 @@ pub fn links(firmware: &'static Firmware) -> Res<String> {
 pub fn restarts(firmware: &'static Firmware) -> Res<String> {
     const TIMES: u32 = 100;
     let told = |system, times| -> Res<(Count, f64)> {
-        let mut stage = Stage::new(firmware, system, Kernel::Old)?;
+        let stage = Stage::new(firmware, system, Kernel::Old)?;
         stage.start()?;
         stage.install()?;
         stage.tunnel_down()?;
@@ -186,7 +213,7 @@ pub fn restarts(firmware: &'static Firmware) -> Res<String> {
 /// The router's own packets while its firewall starts again: only the first layer knows them, and the
 /// firmware takes it away.
 pub fn known_limit(firmware: &'static Firmware) -> Res<String> {
-    let mut stage = Stage::new(firmware, System::Product, Kernel::Old)?;
+    let stage = Stage::new(firmware, System::Product, Kernel::Old)?;
     stage.start()?;
     stage.install()?;
     stage.tunnel_down()?;
@@ -203,6 +230,5 @@ pub fn known_limit(firmware: &'static Firmware) -> Res<String> {
     let trial = Trial::start(&stage, &[(Router, &stage.lab.router)], 250)?;
     trial.more()?;
     trial.finish()?.tight()?;
-    let _ = (Flow::all_kinds, internet);
     Ok(format!("before and behind 0; during five restarts {during}"))
 }

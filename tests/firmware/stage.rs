@@ -2,6 +2,7 @@
 
 use crate::lab::Res;
 use crate::lab::ns::Ns;
+use crate::lab::packet::Packet;
 use crate::lab::topology::{Lab, Tunnel, connect, internet};
 use crate::lab::traffic::{Flood, Flow, Sent, send};
 use crate::lab::watch::{Seen, Watch};
@@ -10,7 +11,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 
-pub const BINARY: &str = env!("CARGO_BIN_EXE_vpn-killswitch");
 /// Packets a second of each flow.
 const RATE: u32 = 250;
 /// Packets of each flow for a step that needs some.
@@ -19,8 +19,8 @@ const SOME: u32 = 25;
 /// A firmware, with the names that devices have there.
 pub struct Firmware {
     pub name: &'static str,
-    rc: &'static str,
-    services: &'static [&'static str],
+    pub rc: &'static str,
+    pub services: &'static [&'static str],
     pub wan: &'static str,
     tunnel: &'static str,
     /// What restarts the firewall.
@@ -30,11 +30,13 @@ pub struct Firmware {
     settings: &'static str,
     /// Where the configuration is.
     config: &'static str,
-    hooks: &'static [(&'static str, &'static str)],
+    /// Where its program `nvram` is, and what else it is known by.
+    pub marks: &'static [&'static str],
 }
 
 pub static DDWRT: Firmware = Firmware {
     name: "ddwrt",
+    marks: &["usr/sbin/nvram"],
     rc: include_str!("ddwrt"),
     services: &["startservice", "stopservice"],
     wan: "eth1",
@@ -43,15 +45,11 @@ pub static DDWRT: Firmware = Firmware {
     owner: "rc_firewall",
     settings: "ipv6_enable=1 sfe=1 oet_tunnels=1 oet1_en=1 oet1_proto=2",
     config: "/jffs/etc/config/vpn-killswitch",
-    hooks: &[
-        ("/jffs/etc/config/vpn-killswitch.prewall", "apply --boot"),
-        ("/jffs/etc/config/vpn-killswitch.firewall", "apply --boot"),
-        ("/jffs/etc/config/vpn-killswitch.wanup", "apply --boot"),
-    ],
 };
 
 pub static TOMATO: Firmware = Firmware {
     name: "tomato",
+    marks: &["bin/nvram"],
     rc: include_str!("tomato"),
     services: &["service"],
     wan: "vlan2",
@@ -60,15 +58,11 @@ pub static TOMATO: Firmware = Firmware {
     owner: "script_fire",
     settings: "ipv6_service=native",
     config: "/jffs/etc/config/vpn-killswitch",
-    hooks: &[
-        ("/jffs/etc/config/vpn-killswitch.init", "apply --boot"),
-        ("/jffs/etc/config/vpn-killswitch.fire", "apply --boot"),
-        ("/jffs/etc/config/vpn-killswitch.wanup", "apply --boot"),
-    ],
 };
 
 pub static MERLIN: Firmware = Firmware {
     name: "merlin",
+    marks: &["bin/nvram", "usr/sbin/helper.sh"],
     rc: include_str!("merlin"),
     services: &["service"],
     wan: "eth0",
@@ -77,11 +71,6 @@ pub static MERLIN: Firmware = Firmware {
     owner: "/jffs/scripts/firewall-start",
     settings: "ipv6_service=native",
     config: "/jffs/etc/config/vpn-killswitch",
-    hooks: &[
-        ("/jffs/scripts/init-start", "apply --boot"),
-        ("/jffs/scripts/firewall-start", "apply --boot"),
-        ("/jffs/scripts/wan-event", "apply --boot"),
-    ],
 };
 
 /// What protects the router.
@@ -108,7 +97,7 @@ impl Stage {
         let lab = Lab::new(Tunnel::Veth)?;
         lab.router.nft("delete table inet fw4\n")?;
         lab.router.sysctls(&[("ipv4/ip_forward", "0"), ("ipv6/conf/all/forwarding", "0")])?;
-        let machine = Machine::new(&lab.router, kernel, firmware.rc, firmware.services)?;
+        let machine = Machine::new(&lab.router, kernel, firmware)?;
         let stage = Self { lab, firmware, system, machine };
         for (old, new) in [
             ("br-lan", "br0"),
@@ -193,17 +182,9 @@ impl Stage {
         }
     }
 
-    fn installer(&self, _network: &Ns) -> Res<()> {
-        let folder = self.machine.path("/jffs/vpn-killswitch");
-        fs::create_dir_all(&folder)?;
-        fs::copy(BINARY, folder.join("vpn-killswitch"))?;
-        for (path, words) in self.firmware.hooks {
-            let text = format!(
-                "#!/bin/sh\nexec /jffs/vpn-killswitch/vpn-killswitch --platform ddwrt {words}\n"
-            );
-            script(&self.machine.path(path), &text)?;
-        }
-        self.sh("nvram set jffs2_scripts=1; nvram commit").map(drop)
+    fn installer(&self, network: &Ns) -> Res<()> {
+        let installer = format!("sh /mnt/install-{}.sh", self.firmware.name);
+        self.machine.sh_in(network, &installer).map(drop)
     }
 
     fn configuration(&self, enabled: char) -> String {
@@ -227,6 +208,16 @@ impl Stage {
     pub fn restart_firewall(&self) -> Res<()> {
         self.sh(self.firmware.restart)?;
         self.settle()
+    }
+
+    /// Takes the program off again.
+    pub fn uninstall(&self) -> Res<()> {
+        let said = self.sh(&format!("sh /mnt/install-{}.sh uninstall", self.firmware.name))?;
+        let left = self.sh("find /jffs /opt -name '*killswitch*'")?;
+        if !said.contains("OPEN") || !left.is_empty() {
+            return Err(format!("uninstall: {said}; left: {left}").into());
+        }
+        Ok(())
     }
 
     /// A command of the program, as the hooks call it.
@@ -306,21 +297,15 @@ impl Stage {
     }
 
     /// The uplink is lost with its device, and comes back as another one, with another address.
-    pub fn reconnect(
-        &self,
-        trial: &mut Trial,
-        old: &str,
-        new: &str,
-        far: &str,
-        host: u8,
-    ) -> Res<()> {
+    pub fn reconnect(&self, trial: &mut Trial, old: &str, new: &str, host: u8) -> Res<()> {
         self.sh("rc wan_down")?;
         self.lab.router.ip(&format!("link del {old}\n"))?;
-        connect(&self.lab.router, new, &self.lab.provider, far)?;
-        trial.watch.also(&self.lab.provider, far)?;
+        // Its far end goes with it.
+        connect(&self.lab.router, new, &self.lab.provider, "isp0")?;
+        trial.watch.also(&self.lab.provider, "isp0")?;
         self.lab.provider.ip(&format!(
-            "addr add 100.64.7.1/24 dev {far}\n\
-             addr add 2001:db8:64::1/64 dev {far} nodad\n\
+            "addr add 100.64.7.1/24 dev isp0\n\
+             addr add 2001:db8:64::1/64 dev isp0 nodad\n\
              route add 2001:db8:1::/48 via 2001:db8:64::{host}\n"
         ))?;
         self.lab.router.ip(&format!(
@@ -430,7 +415,7 @@ impl Trial {
 }
 
 /// Packets, and how many of them left by an uplink: of each sender and family.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Count {
     parts: BTreeMap<(Who, u8), (u32, u32)>,
     /// What had no business on the uplink and is nobody's packet, and the first of the others.
@@ -446,17 +431,21 @@ impl Count {
                 let family = if s.flow.to.is_ipv4() { 4 } else { 6 };
                 let part = count.parts.entry((*who, family)).or_default();
                 part.0 += s.sent.saturating_sub(*from);
-                for p in seen.strays() {
-                    let mine = |m: &crate::lab::packet::Mark| m.flow == s.flow.id && m.seq >= *from;
-                    if p.mark.as_ref().is_some_and(mine) {
+                let mine =
+                    |p: &&Packet| p.mark.is_some_and(|m| m.flow == s.flow.id && m.seq >= *from);
+                for p in seen.strays().filter(mine) {
+                    // In an error it is the mark of the packet that it answers.
+                    if p.is_icmp_error() {
+                        count.others.push(p.to_string());
+                    } else {
                         part.1 += 1;
                         count.first.push(format!("{who:?}: {p}"));
                     }
                 }
             }
         }
-        count.others =
-            seen.strays().filter(|p| p.mark.is_none()).map(ToString::to_string).collect();
+        let nobodys = seen.strays().filter(|p| p.mark.is_none());
+        count.others.extend(nobodys.map(ToString::to_string));
         count.first.truncate(8);
         count
     }
@@ -481,11 +470,13 @@ impl Count {
         Err(format!("leaked {self}\n    {}", lines.join("\n    ")).into())
     }
 
-    /// An error unless at least half of what these sent leaked: the negative control.
+    /// An error unless these leaked: the negative control. A quarter is enough: the way out may not be
+    /// there all the time, and of a protocol without ports one client at a time gets through
+    /// masquerading.
     pub fn leaks(&self, parts: &[(Who, u8)]) -> Res<()> {
         for part in parts {
             let (sent, leaked) = self.parts.get(part).copied().unwrap_or_default();
-            if sent == 0 || leaked * 2 < sent {
+            if sent == 0 || leaked * 4 < sent {
                 return Err(
                     format!("the control does not leak as it does: {part:?}: {self}").into()
                 );
