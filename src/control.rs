@@ -514,12 +514,13 @@ impl Control {
         let observed = self.observe(config, ask_netifd)?;
         let (policy, mut warnings) = self.derive(config, &observed)?;
         let rules = ruleset::build(&policy);
-        // Both layers are tried whatever becomes of the other: either closes alone.
+        // Both layers are tried whatever becomes of the other: either closes alone. The second one comes
+        // first, because it takes milliseconds, and the programs of iptables may take a second.
+        let routing = routed(Some(&policy), Some(&observed), unable);
         let netfilter = self.firewall().and_then(|mut firewall| {
             let applied = firewall.apply(&rules, &self.memory())?;
             Ok((applied, firewall))
         });
-        let routing = routed(Some(&policy), Some(&observed), unable);
         let (Applied { mut changes, mut unavailable, narrower }, mut firewall) = netfilter?;
         let routing = routing?;
         changes.extend(routing.changes);
@@ -590,10 +591,10 @@ impl Control {
     /// Closes everything, by either layer.
     fn close(&self) -> Result<(), Error> {
         let closed = Policy::closed();
+        let routing = routing::kernel::apply(Some(&closed), None, &mut Vec::new());
         let netfilter = self
             .firewall()
             .and_then(|mut firewall| firewall.apply(&ruleset::build(&closed), &self.memory()));
-        let routing = routing::kernel::apply(Some(&closed), None, &mut Vec::new());
         match (netfilter, routing) {
             (Err(e), Err(_)) => Err(e.into()),
             _ => Ok(()),
