@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Test { name: "ddwrt::boot", run: || scenarios::boot(&DDWRT) },
         Test { name: "tomato::boot", run: || scenarios::boot(&TOMATO) },
         Test { name: "merlin::boot", run: || scenarios::boot(&MERLIN) },
+        Test { name: "ddwrt::newer_kernel", run: || scenarios::newer_kernel(&DDWRT) },
         Test { name: "ddwrt::known_limit", run: || scenarios::known_limit(&DDWRT) },
     ]);
     if !Arguments::read().list {

@@ -89,6 +89,10 @@ fn one_boot(firmware: &'static Firmware, system: System, boot: Boot) -> Res<Coun
     }
     let mut trial = Trial::of(&stage)?;
     stage.boot()?;
+    if firmware.name == "merlin" && system == System::Product {
+        // Nobody waits for its scripts, but they have some seconds until the uplink is asked for.
+        stage.second_layer()?;
+    }
     if boot == Boot::After {
         stage.lab.router.ip(&format!("link set {wan} up\n"))?;
         stage.lab.router.wait_up(wan)?;
@@ -210,25 +214,59 @@ pub fn restarts(firmware: &'static Firmware) -> Res<String> {
     Ok(said)
 }
 
-/// The router's own packets while its firewall starts again: only the first layer knows them, and the
-/// firmware takes it away.
+/// A firmware of which the kernel has nftables as well, and iptables' programs that go by them: what the
+/// program chooses by itself, and with iptables. Nothing of clients may leave, and with nftables of its
+/// own nothing of the router either.
+pub fn newer_kernel(firmware: &'static Firmware) -> Res<String> {
+    let mut said = String::new();
+    for backend in ["nft", "iptables"] {
+        let mut stage = Stage::new(firmware, System::Product, Kernel::New)?;
+        if backend == "iptables" {
+            stage.words = "--backend iptables";
+        }
+        stage.start()?;
+        stage.install()?;
+        stage.tunnel_down()?;
+        let mut who = stage.clients().to_vec();
+        if backend == "nft" {
+            who.push((Router, &stage.lab.router));
+        }
+        let trial = Trial::start(&stage, &who, 100)?;
+        for _ in 0..3 {
+            stage.restart_firewall()?;
+            stage.verify()?;
+        }
+        let rules = stage.sh("iptables-save")? + &stage.lab.router.sh("nft list tables")?;
+        if rules.contains("VKS") != (backend == "iptables")
+            || rules.contains("inet vpn_killswitch") != (backend == "nft")
+        {
+            return Err(format!("{backend} does not hold the rules: {rules}").into());
+        }
+        let count = trial.finish()?;
+        count.tight().map_err(|e| format!("{backend}: {e}"))?;
+        said += &format!("\n    {backend}, three restarts: {count}");
+    }
+    Ok(said)
+}
+
+/// The router's own packets while its firewall starts again: of the two layers only the first one knows
+/// them, and the firmware takes it away. Measured, so that the limit is a number.
 pub fn known_limit(firmware: &'static Firmware) -> Res<String> {
     let stage = Stage::new(firmware, System::Product, Kernel::Old)?;
     stage.start()?;
     stage.install()?;
     stage.tunnel_down()?;
-    let trial = Trial::start(&stage, &[(Router, &stage.lab.router)], 250)?;
-    trial.more()?;
-    let before = trial.finish()?;
-    before.tight()?;
-    let trial = Trial::start(&stage, &[(Router, &stage.lab.router)], 250)?;
-    for _ in 0..5 {
-        stage.restart_firewall()?;
-    }
-    let during = trial.finish()?;
+    let flood = |times| -> Res<Count> {
+        let trial = Trial::start(&stage, &[(Router, &stage.lab.router)], 250)?;
+        (0..times).try_for_each(|_| stage.restart_firewall())?;
+        trial.finish()
+    };
+    flood(0)?.tight()?;
+    let during = flood(5)?;
     stage.verify()?;
-    let trial = Trial::start(&stage, &[(Router, &stage.lab.router)], 250)?;
-    trial.more()?;
-    trial.finish()?.tight()?;
-    Ok(format!("before and behind 0; during five restarts {during}"))
+    flood(0)?.tight()?;
+    if during.leaked() == 0 {
+        return Err("nothing leaked: it is no limit any more, and the documents are wrong".into());
+    }
+    Ok(format!("between restarts 0; during five, {during}"))
 }

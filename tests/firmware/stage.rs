@@ -1,11 +1,11 @@
 //! The laboratory's router with a firmware on it, what protects it, and floods during what happens to it.
 
-use crate::lab::Res;
 use crate::lab::ns::Ns;
 use crate::lab::packet::Packet;
 use crate::lab::topology::{Lab, Tunnel, connect, internet};
 use crate::lab::traffic::{Flood, Flow, Sent, send};
 use crate::lab::watch::{Seen, Watch};
+use crate::lab::{Res, wait_for};
 use crate::machine::{Kernel, Machine, script};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,6 +87,8 @@ pub struct Stage {
     pub lab: Lab,
     pub firmware: &'static Firmware,
     pub system: System,
+    /// More words for every call of the program.
+    pub words: &'static str,
     machine: Machine,
 }
 
@@ -98,7 +100,7 @@ impl Stage {
         lab.router.nft("delete table inet fw4\n")?;
         lab.router.sysctls(&[("ipv4/ip_forward", "0"), ("ipv6/conf/all/forwarding", "0")])?;
         let machine = Machine::new(&lab.router, kernel, firmware)?;
-        let stage = Self { lab, firmware, system, machine };
+        let stage = Self { lab, firmware, system, words: "", machine };
         for (old, new) in [
             ("br-lan", "br0"),
             ("br-guest", "br1"),
@@ -142,6 +144,12 @@ impl Stage {
     /// Installs what protects it on the router as it runs, and switches it on.
     pub fn install(&self) -> Res<()> {
         self.put(&self.lab.router)?;
+        if !self.words.is_empty() {
+            // The guard is running already, without them.
+            let words = format!("s/--platform [a-z]*/& {}/", self.words);
+            let hook = "/jffs/vpn-killswitch/hook";
+            self.sh(&format!("{hook} stop; sed -i '{words}' {hook}; {hook} again"))?;
+        }
         match self.system {
             System::Product => {
                 let out = self.program("enable")?;
@@ -222,7 +230,9 @@ impl Stage {
 
     /// A command of the program, as the hooks call it.
     pub fn program(&self, words: &str) -> Res<std::process::Output> {
-        let text = format!("/jffs/vpn-killswitch/vpn-killswitch --platform {} {words}", "ddwrt");
+        let Firmware { name, .. } = self.firmware;
+        let text =
+            format!("/jffs/vpn-killswitch/vpn-killswitch --platform {name} {} {words}", self.words);
         self.machine.run_in(&self.lab.router, &text)
     }
 
@@ -253,6 +263,16 @@ impl Stage {
     /// Waits until no script of the firmware is running.
     pub fn settle(&self) -> Res<()> {
         self.machine.settle()
+    }
+
+    /// Waits until the second layer is there.
+    pub fn second_layer(&self) -> Res<()> {
+        wait_for("the second layer", 10.0, || {
+            ["-4", "-6"].iter().all(|family| {
+                let rules = self.lab.router.command("ip").args([family, "rule"]).output();
+                rules.is_ok_and(|r| String::from_utf8_lossy(&r.stdout).contains("prohibit"))
+            })
+        })
     }
 
     /// An error unless the program finds everything as it should be.
