@@ -7,7 +7,7 @@ use crate::lab::traffic::{Flood, Flow, Sent, send};
 use crate::lab::watch::{Seen, Watch};
 use crate::lab::{Res, wait_for};
 use crate::machine::{Kernel, Machine, script};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs;
 
@@ -453,15 +453,13 @@ impl Count {
                 part.0 += s.sent.saturating_sub(*from);
                 let mine =
                     |p: &&Packet| p.mark.is_some_and(|m| m.flow == s.flow.id && m.seq >= *from);
-                for p in seen.strays().filter(mine) {
-                    // In an error it is the mark of the packet that it answers.
-                    if p.is_icmp_error() {
-                        count.others.push(p.to_string());
-                    } else {
-                        part.1 += 1;
-                        count.first.push(format!("{who:?}: {p}"));
-                    }
-                }
+                // In an error it is the mark of the packet that it answers.
+                let (errors, own): (Vec<_>, Vec<_>) =
+                    seen.strays().filter(mine).partition(|p| p.is_icmp_error());
+                // An answer that does not find its client may go back and forth.
+                part.1 += own.iter().filter_map(|p| p.mark).collect::<HashSet<_>>().len() as u32;
+                count.first.extend(own.iter().take(8).map(|p| format!("{who:?}: {p}")));
+                count.others.extend(errors.iter().map(ToString::to_string));
             }
         }
         let nobodys = seen.strays().filter(|p| p.mark.is_none());

@@ -7,17 +7,29 @@ use std::sync::Mutex;
 /// What leaked of how many packets with the program, and without it.
 type Cell = [(u32, u32); 2];
 
-/// By scenario, in the order in which they came, and firmware.
-static CELLS: Mutex<Vec<(String, BTreeMap<&'static str, Cell>)>> = Mutex::new(Vec::new());
+/// The scenarios, in their order.
+const ROWS: [&str; 11] = [
+    "boot, uplink before",
+    "boot, uplink after",
+    "boot, broken configuration",
+    "boot, scripts in nvram",
+    "switched on",
+    "tunnel loss",
+    "firewall restart",
+    "100 firewall restarts",
+    "guest bridge made again",
+    "WAN reconnect",
+    "PPPoE: ppp0",
+];
+
+/// By scenario's place and firmware.
+static CELLS: Mutex<BTreeMap<(usize, &str), Cell>> = Mutex::new(BTreeMap::new());
 
 /// Keeps the counts of a scenario.
 pub fn note(what: &str, firmware: &'static str, product: &Count, control: &Count) {
     let cell = [product, control].map(|count| (count.leaked(), count.sent()));
-    let mut cells = CELLS.lock().unwrap();
-    match cells.iter_mut().find(|(name, _)| name == what) {
-        Some((_, row)) => drop(row.insert(firmware, cell)),
-        None => cells.push((what.to_owned(), BTreeMap::from([(firmware, cell)]))),
-    }
+    let place = ROWS.iter().position(|row| *row == what).expect("a row of the table");
+    CELLS.lock().unwrap().insert((place, firmware), cell);
 }
 
 /// Prints them.
@@ -29,11 +41,14 @@ pub fn print(firmwares: &[&'static str]) {
     print!("packets that left in clear: vpn-killswitch / the one-line rule\n\n{:28}", "");
     firmwares.iter().for_each(|name| print!("{name:>30}"));
     println!();
-    for (what, row) in cells.iter() {
+    for (place, what) in ROWS.iter().enumerate() {
+        let row: Vec<_> = firmwares.iter().map(|name| cells.get(&(place, *name))).collect();
+        if row.iter().all(Option::is_none) {
+            continue;
+        }
         print!("{what:28}");
-        for name in firmwares {
-            let cell =
-                row.get(name).map(|[p, c]| format!("{} of {} / {} of {}", p.0, p.1, c.0, c.1));
+        for cell in row {
+            let cell = cell.map(|[p, c]| format!("{} of {} / {} of {}", p.0, p.1, c.0, c.1));
             print!("{:>30}", cell.unwrap_or_default());
         }
         println!();
