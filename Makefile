@@ -15,7 +15,8 @@ SCRIPTS := .ci/run .ci/setup openwrt/test.sh
 # For BusyBox's shell. Debian's shellcheck has no dialect of that name yet; dash, its relative, is closest.
 ROUTER_SCRIPTS := $(addprefix openwrt/files/,etc/init.d/vpn-killswitch etc/hotplug.d/iface/15-vpn-killswitch \
 	etc/hotplug.d/net/15-vpn-killswitch etc/uci-defaults/zz-vpn-killswitch \
-	usr/libexec/vpn-killswitch-firewall) $(wildcard cross/install/*.sh)
+	usr/libexec/vpn-killswitch-firewall) $(wildcard cross/install/*.sh) \
+	$(addprefix tests/firmware/,common.sh ddwrt merlin nvram tomato)
 
 .PHONY: all build demo test lint unit test-packages test-luci test-cross package packages release test-vm leaktest soak bench binaries binary size deny clean setup setup-build setup-demo setup-cross setup-vm
 

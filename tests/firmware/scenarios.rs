@@ -26,7 +26,7 @@ impl Told {
             said += &format!("\n    {what}: {product}\n        control: {control}");
             let judged = product.tight().and_then(|()| control.leaks(must_leak(what)));
             judged.map_err(|e| format!("{what}: {e}"))?;
-            table::note(what, self.firmware.name, &product, &control);
+            table::note(what, self.firmware.name, &product, &control)?;
         }
         Ok(said)
     }
@@ -125,8 +125,9 @@ fn tell(
     story: impl FnOnce(&Stage, &mut Trial) -> Res<()>,
 ) -> Res<()> {
     let mut trial = Trial::of(stage)?;
-    let told = story(stage, &mut trial).and_then(|()| Ok(counts.push((what, trial.finish()?))));
-    told.and_then(|()| stage.verify()).map_err(|e| format!("{what}: {e}").into())
+    let count = story(stage, &mut trial).and_then(|()| trial.finish());
+    counts.push((what, count.map_err(|e| format!("{what}: {e}"))?));
+    stage.verify().map_err(|e| format!("{what}: {e}").into())
 }
 
 /// What happens to a router that runs: floods from all clients, with the tunnel down. Between two of the

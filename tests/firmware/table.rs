@@ -1,5 +1,6 @@
 //! The counts of all scenarios side by side.
 
+use crate::lab::Res;
 use crate::stage::Count;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -25,11 +26,12 @@ const ROWS: [&str; 11] = [
 /// By scenario's place and firmware.
 static CELLS: Mutex<BTreeMap<(usize, &str), Cell>> = Mutex::new(BTreeMap::new());
 
-/// Keeps the counts of a scenario.
-pub fn note(what: &str, firmware: &'static str, product: &Count, control: &Count) {
+/// Keeps the counts of a scenario; an error if there is no row for it.
+pub fn note(what: &str, firmware: &'static str, product: &Count, control: &Count) -> Res<()> {
     let cell = [product, control].map(|count| (count.leaked(), count.sent()));
-    let place = ROWS.iter().position(|row| *row == what).expect("a row of the table");
+    let place = ROWS.iter().position(|row| *row == what).ok_or("no such row in the table")?;
     CELLS.lock().unwrap().insert((place, firmware), cell);
+    Ok(())
 }
 
 /// Prints them.
