@@ -7,6 +7,7 @@
 use crate::lab::ns::{Daemon, Ns, directory};
 use crate::lab::{Res, wait_for};
 use crate::stage::Firmware;
+use std::cell::OnceCell;
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -15,7 +16,6 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::LazyLock;
 
 /// Where firmwares look for programs.
 const PATH: &str = "/sbin:/bin:/usr/sbin:/usr/bin";
@@ -86,7 +86,7 @@ impl Machine {
             mount("tmpfs", &root.join(folder), "tmpfs", 0, &format!("size={size}"))?;
         }
         flash(&root)?;
-        mount(&release()?, &root.join("mnt"), "", libc::MS_BIND, "")?;
+        mount(&release()?.display().to_string(), &root.join("mnt"), "", libc::MS_BIND, "")?;
         let loop_ = "while read -r _ <dev/flush; do conntrack -F; echo >dev/flushed; done";
         let flush =
             router.spawn("sh", &["-c", &format!("cd {} && {loop_}", root.display())], &[])?;
@@ -233,21 +233,25 @@ fn flash(root: &Path) -> Res<()> {
     mount("flash", &root.join("jffs"), "overlay", 0, &layers)
 }
 
-/// The release, with this program in it, made once.
-fn release() -> Res<String> {
-    static MADE: LazyLock<Result<String, String>> =
-        LazyLock::new(|| make_release().map_err(|e| e.to_string()));
-    Ok(MADE.clone()?)
+/// The release, with this program in it, made once for each thread: they do not see each other's files.
+fn release() -> Res<PathBuf> {
+    thread_local!(static MADE: OnceCell<PathBuf> = const { OnceCell::new() });
+    MADE.with(|made| match made.get() {
+        Some(folder) => Ok(folder.clone()),
+        None => {
+            let folder = make_release()?;
+            Ok(made.get_or_init(|| folder).clone())
+        }
+    })
 }
 
-fn make_release() -> Res<String> {
+fn make_release() -> Res<PathBuf> {
     let target = match std::env::consts::ARCH {
         "x86_64" => "x86_64",
         "aarch64" => "aarch64_generic",
         other => return Err(format!("no release has a program for {other}").into()),
     };
-    let top = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firmware");
-    let (binaries, out) = (top.join("bin"), top.join("release"));
+    let (binaries, out) = (directory("programs")?, directory("release")?);
     let program = binaries.join(target).join("vpn-killswitch");
     fs::create_dir_all(binaries.join(target))?;
     // What is shipped has nothing for debuggers either, and routers have little room.
@@ -265,7 +269,7 @@ fn make_release() -> Res<String> {
     release.args(["--target", target]).arg("--binaries").arg(binaries).arg("--out").arg(&out);
     let made = release.output().map_err(|e| format!("python3: {e}"))?;
     if made.status.success() {
-        return Ok(out.display().to_string());
+        return Ok(out);
     }
     Err(format!("cross/release: {}", String::from_utf8_lossy(&made.stderr)).into())
 }
