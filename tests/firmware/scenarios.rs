@@ -127,7 +127,7 @@ fn tell(
     let mut trial = Trial::of(stage)?;
     let count = story(stage, &mut trial).and_then(|()| trial.finish());
     counts.push((what, count.map_err(|e| format!("{what}: {e}"))?));
-    stage.verify().map_err(|e| format!("{what}: {e}").into())
+    stage.verify_soon().map_err(|e| format!("{what}: {e}").into())
 }
 
 /// What happens to a router that runs: floods from all clients, with the tunnel down. Between two of the
@@ -150,7 +150,11 @@ pub fn links(firmware: &'static Firmware) -> Res<String> {
             trial.count_from_here();
             stage.tunnel_delete()
         })?;
-        tell(&stage, &mut counts, "firewall restart", |stage, _| stage.restart_firewall())?;
+        tell(&stage, &mut counts, "firewall restart", |stage, _| {
+            stage.restart_firewall()?;
+            // At once, by the hooks.
+            stage.verify()
+        })?;
         tell(&stage, &mut counts, "guest bridge made again", |stage, _| {
             stage.lab.router.ip("link del br1\n\
                                  link add br1 type bridge forward_delay 0\n\
@@ -171,6 +175,13 @@ pub fn links(firmware: &'static Firmware) -> Res<String> {
         tell(&stage, &mut counts, "PPPoE: ppp0", |stage, trial| {
             stage.reconnect(trial, stage.firmware.wan, "ppp0", 77)
         })?;
+        tell(&stage, &mut counts, "owner lets all out", |stage, _| {
+            // In front of all rules, and on Asuswrt-Merlin behind our hook.
+            stage.owner_adds("iptables -I FORWARD -j ACCEPT")?;
+            stage.restart_firewall()?;
+            // There the second layer holds alone until the guard has looked.
+            stage.verify_soon()
+        })?;
         stage.tunnel_up()?;
         stage.lab.ready()?;
         stage.delivered()?;
@@ -183,7 +194,8 @@ pub fn links(firmware: &'static Firmware) -> Res<String> {
         }
         Ok(counts)
     })?;
-    told.judge(|what| if what.starts_with("PPPoE") { ALL } else { USUAL })
+    let all = ["PPPoE: ppp0", "owner lets all out"];
+    told.judge(|what| if all.contains(&what) { ALL } else { USUAL })
 }
 
 /// A hundred restarts of the firewall, which wipes all tables each time, under a flood: the second layer

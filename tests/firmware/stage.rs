@@ -190,6 +190,16 @@ impl Stage {
         }
     }
 
+    /// Adds a line to the firewall script of the firmware's owner.
+    pub fn owner_adds(&self, line: &str) -> Res<()> {
+        let owner = self.firmware.owner;
+        if owner.starts_with('/') {
+            return self.sh(&format!("echo '{line}' >>{owner}")).map(drop);
+        }
+        let text = format!("$(nvram get {owner}); {line}");
+        self.sh(&format!("nvram set {owner}=\"{text}\"; nvram commit")).map(drop)
+    }
+
     fn installer(&self, network: &Ns) -> Res<()> {
         let installer = format!("sh /mnt/install-{}.sh", self.firmware.name);
         self.machine.sh_in(network, &installer).map(drop)
@@ -288,6 +298,16 @@ impl Stage {
         let text = [out.stdout, out.stderr].concat();
         let log = fs::read_to_string(self.machine.path("/tmp/hooks.log")).unwrap_or_default();
         Err(format!("check: {}: {}{log}", out.status, String::from_utf8_lossy(&text)).into())
+    }
+
+    /// The same within the time in which the guard looks at what the kernel tells nobody of.
+    pub fn verify_soon(&self) -> Res<()> {
+        let mut last = self.verify();
+        drop(wait_for("the guard", 15.0, || {
+            last = if last.is_ok() { Ok(()) } else { self.verify() };
+            last.is_ok()
+        }));
+        last
     }
 
     /// The tunnel comes up, with a new device if there is none.

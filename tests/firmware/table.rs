@@ -9,7 +9,7 @@ use std::sync::Mutex;
 type Cell = [(u32, u32); 2];
 
 /// The scenarios, in their order.
-const ROWS: [&str; 11] = [
+const ROWS: [&str; 12] = [
     "boot, uplink before",
     "boot, uplink after",
     "boot, broken configuration",
@@ -21,6 +21,7 @@ const ROWS: [&str; 11] = [
     "guest bridge made again",
     "WAN reconnect",
     "PPPoE: ppp0",
+    "owner lets all out",
 ];
 
 /// By scenario's place and firmware.
