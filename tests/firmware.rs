@@ -41,6 +41,10 @@ fn main() -> ExitCode {
         Test { name: "ddwrt::boot", run: || scenarios::boot(&DDWRT) },
         Test { name: "tomato::boot", run: || scenarios::boot(&TOMATO) },
         Test { name: "merlin::boot", run: || scenarios::boot(&MERLIN) },
+        Test {
+            name: "ddwrt::without_second_layer",
+            run: || scenarios::without_second_layer(&DDWRT),
+        },
         Test { name: "ddwrt::newer_kernel", run: || scenarios::newer_kernel(&DDWRT) },
         Test { name: "ddwrt::known_limit", run: || scenarios::known_limit(&DDWRT) },
     ]);

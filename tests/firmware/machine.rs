@@ -35,6 +35,8 @@ pub struct Machine {
 pub enum Kernel {
     /// As those firmwares': no nftables and no netlink for connection tracking.
     Old,
+    /// The same, and it says that it is a 2.6.
+    Ancient,
     /// With nftables, and with the programs of iptables that go by it.
     New,
 }
@@ -127,9 +129,13 @@ impl Machine {
         let mut command = ns.command("nsenter");
         command.args([&pids, "chroot"]).arg(&self.root).args(["/bin/sh", "-c", text]);
         command.env_clear().env("PATH", host_path());
-        if self.kernel == Kernel::Old {
+        if self.kernel != Kernel::New {
             // SAFETY: between fork and exec only prctl is called, a plain system call.
             unsafe { command.pre_exec(without_nfnetlink) };
+        }
+        if self.kernel == Kernel::Ancient {
+            // SAFETY: between fork and exec only personality is called, a plain system call.
+            unsafe { command.pre_exec(as_an_ancient_one) };
         }
         command
     }
@@ -206,7 +212,7 @@ fn programs(root: &Path, kernel: Kernel) -> Res<()> {
     for name in String::from_utf8_lossy(&names.stdout).lines() {
         symlink(&target, root.join("bin").join(name))?;
     }
-    let kind = if kernel == Kernel::Old { "legacy" } else { "nft" };
+    let kind = if kernel == Kernel::New { "nft" } else { "legacy" };
     for (name, program) in ["iptables", "ip6tables"].into_iter().flat_map(|name| {
         ["", "-save", "-restore"].map(|s| (format!("{name}{s}"), format!("{name}-{kind}{s}")))
     }) {
@@ -324,4 +330,13 @@ fn without_nfnetlink() -> io::Result<()> {
             && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) == 0
     };
     if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// This process and its children are told a version that begins with 2.6.
+fn as_an_ancient_one() -> io::Result<()> {
+    // SAFETY: no pointers.
+    match unsafe { libc::personality(libc::UNAME26 as libc::c_ulong) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }

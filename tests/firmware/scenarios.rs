@@ -262,6 +262,37 @@ pub fn newer_kernel(firmware: &'static Firmware) -> Res<String> {
     Ok(said)
 }
 
+/// A router whose kernel has no second layer, and says so by its version: nothing holds while the firmware
+/// has wiped the first one, so forwarding rests for that time. The control is a router of which nobody
+/// knows that it has none.
+pub fn without_second_layer(firmware: &'static Firmware) -> Res<String> {
+    let told = |kernel| -> Res<Count> {
+        let stage = Stage::new(firmware, System::Product, kernel)?;
+        stage.start()?;
+        stage.install()?;
+        // Whatever our rules say, this one is asked before.
+        for family in ["-4", "-6"] {
+            stage.lab.router.sh(&format!("ip {family} rule add priority 100 lookup main"))?;
+        }
+        stage.tunnel_down()?;
+        let trial = Trial::of(&stage)?;
+        for _ in 0..5 {
+            stage.restart_firewall()?;
+        }
+        let count = trial.finish()?;
+        stage.tunnel_up()?;
+        stage.lab.ready()?;
+        stage.delivered()?;
+        Ok(count)
+    };
+    let (rests, control) = (told(Kernel::Ancient)?, told(Kernel::Old)?);
+    rests.tight()?;
+    if control.leaked() == 0 {
+        return Err(format!("the control does not leak: {control}").into());
+    }
+    Ok(format!("five restarts: {rests}\n        control: {control}"))
+}
+
 /// The router's own packets while its firewall starts again: of the two layers only the first one knows
 /// them, and the firmware takes it away. Measured, so that the limit is a number.
 pub fn known_limit(firmware: &'static Firmware) -> Res<String> {
