@@ -18,7 +18,7 @@ use crate::follow::{self, Follower, Moved};
 use crate::lock;
 use crate::log::{Level, Log};
 use crate::names::{Bootstrap, ask};
-use crate::netlink::{Socket, wait};
+use crate::netlink::{Socket, attr, wait};
 use crate::resolve::Lookup;
 use crate::ruleset::TABLE;
 use crate::status::Posture;
@@ -339,7 +339,6 @@ fn is_about_us(payload: &[u8]) -> bool {
 /// Name and number of the process that changed nftables.
 fn changed_by(payload: &[u8]) -> Option<(String, u32)> {
     let attrs = payload.get(NFGENMSG..)?;
-    let pid = u32::from_be_bytes(find_attr(attrs, GEN_PROC_PID)?.try_into().ok()?);
-    let name = find_attr(attrs, GEN_PROC_NAME)?;
-    Some((String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name)).into_owned(), pid))
+    let pid = attr::word(attrs, GEN_PROC_PID)?;
+    Some((attr::text(attrs, GEN_PROC_NAME)?, pid))
 }

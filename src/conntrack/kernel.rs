@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use netlink_bindings::utils::find_attr;
 
 use super::{Entry, Oracle, Question, Tuple, Way, World, doomed};
-use crate::netlink::attr::{bytes, nest};
+use crate::netlink::attr::{addr, bytes, nest, word};
 use crate::netlink::{Request, Socket, again};
 use crate::observe::{Link, SINK, Sink};
 use crate::policy::Policy;
@@ -169,16 +169,6 @@ fn tuple(attrs: &[u8]) -> Option<Tuple> {
         dest_port: port(CTA_PROTO_DST_PORT),
         icmp_type: byte(CTA_PROTO_ICMP_TYPE).or(byte(CTA_PROTO_ICMPV6_TYPE)).unwrap_or(0),
     })
-}
-
-fn addr(attrs: &[u8], kind: u16) -> Option<IpAddr> {
-    let bytes = find_attr(attrs, kind)?;
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
-}
-
-fn word(attrs: &[u8], kind: u16) -> Option<u32> {
-    Some(u32::from_be_bytes(find_attr(attrs, kind)?.try_into().ok()?))
 }
 
 /// The request that deletes this entry and no later one of the same addresses: by its number.

@@ -1,6 +1,10 @@
 //! Netlink attributes: length, type, value, padded to four bytes (linux/netlink.h).
 
-use netlink_bindings::utils::{align, finalize_nested_header, push_header, push_nested_header};
+use std::net::IpAddr;
+
+use netlink_bindings::utils::{
+    align, finalize_nested_header, find_attr, push_header, push_nested_header,
+};
 
 /// Bytes of a `struct nlattr`, and what attributes are padded to.
 const HEADER: usize = 4;
@@ -36,6 +40,34 @@ pub fn word_attr(out: &mut Vec<u8>, kind: u16, value: u32) {
 /// Appends an attribute that is a number of 64 bits, in network order.
 pub fn wide_attr(out: &mut Vec<u8>, kind: u16, value: u64) {
     bytes(out, kind, &value.to_be_bytes());
+}
+
+/// An attribute that is a number of 32 bits, in network order.
+pub fn word(attrs: &[u8], kind: u16) -> Option<u32> {
+    Some(u32::from_be_bytes(find_attr(attrs, kind)?.try_into().ok()?))
+}
+
+/// An attribute that is a number of 32 bits, in the machine's order.
+pub fn native(attrs: &[u8], kind: u16) -> Option<u32> {
+    Some(u32::from_ne_bytes(find_attr(attrs, kind)?.try_into().ok()?))
+}
+
+/// An attribute that is a number of 64 bits, in network order.
+pub fn wide(attrs: &[u8], kind: u16) -> Option<u64> {
+    Some(u64::from_be_bytes(find_attr(attrs, kind)?.try_into().ok()?))
+}
+
+/// An attribute that is a string, without its final NUL.
+pub fn text(attrs: &[u8], kind: u16) -> Option<String> {
+    let bytes = find_attr(attrs, kind)?;
+    Some(String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned())
+}
+
+/// An attribute that is an address of either family.
+pub fn addr(attrs: &[u8], kind: u16) -> Option<IpAddr> {
+    let bytes = find_attr(attrs, kind)?;
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 /// The attributes of a message or of a nest, by type, until the first that is damaged.

@@ -1,15 +1,15 @@
 //! Links, addresses and default routes, as the kernel tells them (rtnetlink).
 
 use std::io;
-use std::net::IpAddr;
 
-use netlink_bindings::rt_addr::{AddrAttrs, Ifaddrmsg, OpGetaddrDump};
+use netlink_bindings::rt_addr::{Ifaddrmsg, OpGetaddrDump};
 use netlink_bindings::rt_link::{Ifinfomsg, OpGetlinkDump};
-use netlink_bindings::rt_route::{OpGetrouteDump, RouteAttrs, Rtmsg};
+use netlink_bindings::rt_route::{OpGetrouteDump, Rtmsg};
 use netlink_bindings::traits::NetlinkRequest;
 use netlink_bindings::utils::find_attr;
 
 use super::{Link, SINK, SINK_TABLE, Sink};
+use crate::netlink::attr::{addr, native, text};
 use crate::netlink::{Refusal, Request, Socket, again};
 
 /// `IFF_UP`, `IFF_LOOPBACK` and `IFF_LOWER_UP` (linux/if.h).
@@ -30,6 +30,13 @@ const IFLA_GROUP: u16 = 27;
 /// `IFLA_LINKINFO` and `IFLA_INFO_KIND`.
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
+/// `IFA_ADDRESS` and `IFA_LOCAL` (linux/if_addr.h).
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+/// `RTA_OIF`, `RTA_MULTIPATH` and `RTA_TABLE` (linux/rtnetlink.h).
+const RTA_OIF: u16 = 4;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
 /// Bytes of a `struct rtnexthop` before its attributes; its device's index is at byte 4.
 const NEXTHOP: usize = 8;
 
@@ -82,41 +89,29 @@ fn read(socket: &mut Socket) -> Result<Seen, Refusal> {
             return Ok(());
         }
         let attrs = reply.get(Ifinfomsg::len()..).unwrap_or_default();
-        let name = find_attr(attrs, IFLA_IFNAME);
-        let group = find_attr(attrs, IFLA_GROUP)
-            .and_then(|g| Some(u32::from_ne_bytes(g.try_into().ok()?)))
-            .unwrap_or(0);
-        let kind = find_attr(attrs, IFLA_LINKINFO).and_then(|info| find_attr(info, IFLA_INFO_KIND));
-        let text = |bytes: &[u8]| {
-            String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
-        };
-        if let (Some(name), Ok(index)) = (name, u32::try_from(header.ifi_index)) {
+        let group = native(attrs, IFLA_GROUP).unwrap_or(0);
+        let kind = find_attr(attrs, IFLA_LINKINFO).and_then(|info| text(info, IFLA_INFO_KIND));
+        if let (Some(name), Ok(index)) = (text(attrs, IFLA_IFNAME), u32::try_from(header.ifi_index))
+        {
             let up = header.ifi_flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP;
-            let kind = kind.map(text).unwrap_or_default();
+            let kind = kind.unwrap_or_default();
             // Another device of that name is somebody's.
-            if text(name) == SINK && kind == "bridge" {
+            if name == SINK && kind == "bridge" {
                 sink = Sink { index, up: header.ifi_flags & IFF_UP != 0, ..sink };
                 return Ok(());
             }
             let port = find_attr(attrs, IFLA_MASTER).is_some();
-            let link = Link { name: text(name), index, group, kind, port, up, addrs: Vec::new() };
+            let link = Link { name, index, group, kind, port, up, addrs: Vec::new() };
             links.push(link);
         }
         Ok(())
     })?;
 
     socket.request(&list(libc::RTM_GETADDR, Ifaddrmsg::len()), |reply| {
-        let (header, attrs) = OpGetaddrDump::decode_reply(reply);
-        let (mut local, mut address) = (None, None);
-        for attr in attrs {
-            match attr? {
-                AddrAttrs::Local(a) => local = Some(a),
-                AddrAttrs::Address(a) => address = Some(a),
-                _ => {}
-            }
-        }
+        let (header, _) = OpGetaddrDump::decode_reply(reply);
+        let attrs = reply.get(Ifaddrmsg::len()..).unwrap_or_default();
         // On a point-to-point link "address" is the other side's; IPv6 has no "local".
-        let own: Option<IpAddr> = local.or(address);
+        let own = addr(attrs, IFA_LOCAL).or_else(|| addr(attrs, IFA_ADDRESS));
         let link = links.iter_mut().find(|l| l.index == header.ifa_index);
         if let (Some(link), Some(own)) = (link, own) {
             link.addrs.push(own);
@@ -127,20 +122,14 @@ fn read(socket: &mut Socket) -> Result<Seen, Refusal> {
     let mut uplinks: Vec<u32> = Vec::new();
     let mut several: Vec<Vec<u32>> = Vec::new();
     socket.request(&list(libc::RTM_GETROUTE, Rtmsg::len()), |reply| {
-        let (header, attrs) = OpGetrouteDump::decode_reply(reply);
+        let (header, _) = OpGetrouteDump::decode_reply(reply);
         if header.rtm_type != RTN_UNICAST {
             return Ok(());
         }
-        let mut table = u32::from(header.rtm_table);
-        let mut devices = Vec::new();
-        for attr in attrs {
-            match attr? {
-                RouteAttrs::Table(number) => table = number,
-                RouteAttrs::Oif(index) => devices.push(index),
-                RouteAttrs::Multipath(hops) => devices.extend(next_hops(hops)),
-                _ => {}
-            }
-        }
+        let attrs = reply.get(Rtmsg::len()..).unwrap_or_default();
+        let table = native(attrs, RTA_TABLE).unwrap_or(header.rtm_table.into());
+        let mut devices = next_hops(find_attr(attrs, RTA_MULTIPATH).unwrap_or_default());
+        devices.extend(native(attrs, RTA_OIF));
         if table == SINK_TABLE {
             let to_sink = header.rtm_dst_len == 0 && devices == [sink.index];
             let v4 = i32::from(header.rtm_family) == libc::AF_INET;

@@ -9,7 +9,7 @@ use std::fmt;
 
 use netlink_bindings::utils::{IterableChunks, find_attr};
 
-use crate::netlink::attr::{bytes, nest, string, wide_attr, word_attr};
+use crate::netlink::attr::{bytes, nest, string, text, wide, wide_attr, word, word_attr};
 
 /// `NFT_REG_1`.
 const REGISTER: u32 = 1;
@@ -407,20 +407,6 @@ fn dynset(set: &str, name: &str, fields: &[(u16, Field)]) -> Vec<(u16, Field)> {
         (4, Field::Word(REGISTER)),
         (7, Field::Nested(of_element)),
     ]
-}
-
-fn word(attrs: &[u8], kind: u16) -> Option<u32> {
-    Some(u32::from_be_bytes(find_attr(attrs, kind)?.try_into().ok()?))
-}
-
-fn wide(attrs: &[u8], kind: u16) -> Option<u64> {
-    Some(u64::from_be_bytes(find_attr(attrs, kind)?.try_into().ok()?))
-}
-
-fn text(attrs: &[u8], kind: u16) -> Option<String> {
-    let bytes = find_attr(attrs, kind)?;
-    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
-    Some(String::from_utf8_lossy(bytes).into_owned())
 }
 
 fn value(attrs: &[u8], kind: u16) -> Option<Vec<u8>> {

@@ -7,21 +7,23 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use netlink_bindings::nftables::{
-    self, GenAttrs, ObjAttrs, SetAttrs, SetelemListAttrs, TableAttrs,
-};
+// Not by the bindings' types: their code for each is large, and to them the padding that some CPUs'
+// kernels (MIPS) put before 64-bit values is the attribute behind it, and an error.
 use netlink_bindings::utils::{IterableChunks, find_attr};
 
 use super::expr::{Expr, LIST_ELEM};
 use super::table::{Chain, Rule, SET_EVAL, SET_INTERVAL, Set, Table};
-use crate::netlink::attr::{string, word_attr};
+use crate::netlink::attr::{self, string, wide, word, word_attr};
 use crate::netlink::{Refusal, Request, Socket};
 use crate::ruleset::{Key, TABLE};
 use crate::types::left_aligned;
 
-/// Attributes of a chain and of a rule (`enum nft_chain_attributes`, `enum nft_rule_attributes`,
-/// linux/netfilter/nf_tables.h).
-const CHAIN_TABLE: u16 = 1;
+/// Attributes of a generation, a table, a chain and so on (`enum nft_chain_attributes`, …,
+/// linux/netfilter/nf_tables.h). What is in a table says so by attribute 1, its [`TABLE_NAME`].
+const GEN_ID: u16 = 1;
+const TABLE_NAME: u16 = 1;
+const TABLE_FLAGS: u16 = 2;
+const TABLE_USE: u16 = 3;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
@@ -29,11 +31,23 @@ const CHAIN_USE: u16 = 6;
 const CHAIN_TYPE: u16 = 7;
 const HOOK_NUM: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
-const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
 const RULE_EXPRESSIONS: u16 = 4;
 const RULE_USERDATA: u16 = 7;
+const SET_NAME: u16 = 2;
+const SET_FLAGS: u16 = 3;
+const SET_KEY_TYPE: u16 = 4;
+const SET_KEY_LEN: u16 = 5;
+const SET_DESC: u16 = 9;
+const SET_DESC_SIZE: u16 = 1;
+const SET_TIMEOUT: u16 = 11;
+const SET_ELEMENTS: u16 = 3;
+const OBJ_NAME: u16 = 2;
+const OBJ_TYPE: u16 = 3;
+const OBJ_DATA: u16 = 4;
+const COUNTER_BYTES: u16 = 1;
+const COUNTER_PACKETS: u16 = 2;
 
 /// `NFPROTO_INET`.
 pub const INET: u8 = 1;
@@ -55,19 +69,10 @@ fn ask(message: libc::c_int, list: bool, fill: impl FnOnce(&mut Vec<u8>)) -> Req
     if list { Request::list(kind, payload) } else { Request { kind, flags: 0, payload } }
 }
 
-/// A request for everything of one kind in our table. In all of them attribute 1 is the table's name.
+/// A request for everything of one kind in our table.
 fn list(message: libc::c_int) -> Request {
     ask(message, true, |out| string(out, TABLE_NAME, TABLE))
 }
-
-/// `NFTA_TABLE_NAME`, `NFTA_RULE_TABLE`, `NFTA_SET_TABLE`, …: 1 everywhere.
-const TABLE_NAME: u16 = 1;
-/// `NFTA_SET_ELEM_LIST_SET`.
-const SET_NAME: u16 = 2;
-/// `NFTA_OBJ_NAME`.
-const OBJ_NAME: u16 = 2;
-/// `NFTA_OBJ_TYPE`.
-const OBJ_TYPE: u16 = 3;
 
 /// What follows the header of a reply.
 fn attrs(reply: &[u8]) -> &[u8] {
@@ -78,7 +83,7 @@ fn attrs(reply: &[u8]) -> &[u8] {
 pub fn generation(socket: &mut Socket) -> Result<u32, Refusal> {
     let mut id = None;
     socket.request(&ask(libc::NFT_MSG_GETGEN, false, |_| {}), |reply| {
-        id = GenAttrs::new(attrs(reply)).get_id().ok();
+        id = word(attrs(reply), GEN_ID);
         Ok(())
     })?;
     id.ok_or_else(|| missing("generation").into())
@@ -101,18 +106,15 @@ pub fn table(socket: &mut Socket) -> Result<(Option<Table>, bool), Refusal> {
 
     let chains = &mut table.chains;
     socket.request(&list(libc::NFT_MSG_GETRULE), |reply| {
-        // Not by the bindings' `RuleAttrs`, for the same reason.
         let bytes = attrs(reply);
         let rule = Rule {
-            handle: find_attr(bytes, RULE_HANDLE)
-                .and_then(|h| Some(u64::from_be_bytes(h.try_into().ok()?)))
-                .unwrap_or(0),
+            handle: wide(bytes, RULE_HANDLE).unwrap_or(0),
             comment: find_attr(bytes, RULE_USERDATA).map(comment).unwrap_or_default(),
             exprs: find_attr(bytes, RULE_EXPRESSIONS).map(Expr::decode_list).unwrap_or_default(),
             optional: false,
         };
-        let (ours, chain) = (text(bytes, RULE_TABLE) == TABLE, text(bytes, RULE_CHAIN));
-        if ours {
+        if is_ours(bytes) {
+            let chain = text(bytes, RULE_CHAIN);
             let chain = chains.iter_mut().find(|c| c.name == chain);
             let rules = &mut chain.ok_or_else(|| missing("chain"))?.rules;
             once(!rules.iter().any(|r| r.handle == rule.handle))?;
@@ -136,19 +138,11 @@ pub fn table(socket: &mut Socket) -> Result<(Option<Table>, bool), Refusal> {
         }
     }
     socket.request(&list(libc::NFT_MSG_GETOBJ), |reply| {
-        let (mut ours, mut name, mut kind) = (false, String::new(), 0);
-        for attr in ObjAttrs::new(attrs(reply)) {
-            match attr? {
-                ObjAttrs::Table(table) => ours = table.to_bytes() == TABLE.as_bytes(),
-                ObjAttrs::Name(text) => name = text.to_string_lossy().into_owned(),
-                ObjAttrs::Type(number) => kind = number,
-                _ => {}
-            }
-        }
-        match kind {
-            _ if !ours => {}
-            super::expr::OBJECT_COUNTER => table.counters.push(name),
-            other => table.objects.push((name, other)),
+        let bytes = attrs(reply);
+        match word(bytes, OBJ_TYPE).unwrap_or(0) {
+            _ if !is_ours(bytes) => {}
+            super::expr::OBJECT_COUNTER => table.counters.push(text(bytes, OBJ_NAME)),
+            other => table.objects.push((text(bytes, OBJ_NAME), other)),
         }
         Ok(())
     })?;
@@ -180,22 +174,20 @@ pub fn policies(socket: &mut Socket, mut table: Table) -> Result<Table, Refusal>
 fn chains(socket: &mut Socket) -> Result<Vec<(Chain, u32)>, Refusal> {
     let mut out = Vec::new();
     socket.request(&list(libc::NFT_MSG_GETCHAIN), |reply| {
-        // Not by the bindings' `ChainAttrs`: to them the padding that some CPUs' kernels (MIPS) put before
-        // 64-bit values is the attribute behind it, and an error.
         let bytes = attrs(reply);
-        if text(bytes, CHAIN_TABLE) != TABLE {
+        if !is_ours(bytes) {
             return Ok(());
         }
         let hook = find_attr(bytes, CHAIN_HOOK)
-            .and_then(|h| Some((number(h, HOOK_NUM)?, number(h, HOOK_PRIORITY)?.cast_signed())));
+            .and_then(|h| Some((word(h, HOOK_NUM)?, word(h, HOOK_PRIORITY)?.cast_signed())));
         let chain = Chain {
             name: text(bytes, CHAIN_NAME),
             hook,
             kind: text(bytes, CHAIN_TYPE),
-            policy: number(bytes, CHAIN_POLICY).unwrap_or(super::expr::ACCEPT),
+            policy: word(bytes, CHAIN_POLICY).unwrap_or(super::expr::ACCEPT),
             rules: Vec::new(),
         };
-        out.push((chain, number(bytes, CHAIN_USE).unwrap_or(0)));
+        out.push((chain, word(bytes, CHAIN_USE).unwrap_or(0)));
         Ok(())
     })?;
     Ok(out)
@@ -203,13 +195,12 @@ fn chains(socket: &mut Socket) -> Result<Vec<(Chain, u32)>, Refusal> {
 
 /// A text attribute; empty without one.
 fn text(attrs: &[u8], kind: u16) -> String {
-    let bytes = find_attr(attrs, kind).unwrap_or_default();
-    String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
+    attr::text(attrs, kind).unwrap_or_default()
 }
 
-/// A number's attribute.
-fn number(attrs: &[u8], kind: u16) -> Option<u32> {
-    Some(u32::from_be_bytes(find_attr(attrs, kind)?.try_into().ok()?))
+/// Whether something is in our table.
+fn is_ours(attrs: &[u8]) -> bool {
+    text(attrs, TABLE_NAME) == TABLE
 }
 
 /// The table's flags, and how many chains, sets and objects it has.
@@ -217,8 +208,8 @@ fn table_head(socket: &mut Socket) -> Result<Option<(u32, u32)>, Refusal> {
     let request = ask(libc::NFT_MSG_GETTABLE, false, |out| string(out, TABLE_NAME, TABLE));
     let mut head = (0, 0);
     let asked = socket.request(&request, |reply| {
-        let attrs = TableAttrs::new(attrs(reply));
-        head = (attrs.get_flags().unwrap_or(0), attrs.get_use().unwrap_or(0));
+        let of = |kind| word(attrs(reply), kind).unwrap_or(0);
+        head = (of(TABLE_FLAGS), of(TABLE_USE));
         Ok(())
     });
     match asked {
@@ -231,30 +222,18 @@ fn table_head(socket: &mut Socket) -> Result<Option<(u32, u32)>, Refusal> {
 fn sets(socket: &mut Socket) -> Result<Vec<Set>, Refusal> {
     let mut out: Vec<Set> = Vec::new();
     socket.request(&list(libc::NFT_MSG_GETSET), |reply| {
-        let mut set = Set {
-            name: String::new(),
-            key_type: 0,
-            key_len: 0,
-            flags: 0,
-            timeout_ms: 0,
-            size: 0,
+        let bytes = attrs(reply);
+        let of = |kind| word(bytes, kind).unwrap_or(0);
+        let set = Set {
+            name: text(bytes, SET_NAME),
+            key_type: of(SET_KEY_TYPE),
+            key_len: of(SET_KEY_LEN),
+            flags: of(SET_FLAGS),
+            timeout_ms: wide(bytes, SET_TIMEOUT).unwrap_or(0),
+            size: find_attr(bytes, SET_DESC).and_then(|d| word(d, SET_DESC_SIZE)).unwrap_or(0),
             elements: None,
         };
-        let mut ours = false;
-        for attr in SetAttrs::new(attrs(reply)) {
-            match attr? {
-                SetAttrs::Table(name) => ours = name.to_bytes() == TABLE.as_bytes(),
-                SetAttrs::Name(name) => set.name = name.to_string_lossy().into_owned(),
-                SetAttrs::Flags(flags) => set.flags = flags,
-                SetAttrs::KeyType(kind) => set.key_type = kind,
-                SetAttrs::KeyLen(len) => set.key_len = len,
-                // The bindings read it in host order, the kernel writes it in network order.
-                SetAttrs::Timeout(ms) => set.timeout_ms = u64::from_be_bytes(ms.to_ne_bytes()),
-                SetAttrs::Desc(desc) => set.size = desc.get_size().unwrap_or(0),
-                _ => {}
-            }
-        }
-        if ours {
+        if is_ours(bytes) {
             once(!out.iter().any(|s| s.name == set.name))?;
             out.push(set);
         }
@@ -282,20 +261,14 @@ pub fn counters(socket: &mut Socket) -> Result<Vec<Counter>, Refusal> {
         word_attr(out, OBJ_TYPE, super::expr::OBJECT_COUNTER);
     });
     socket.request(&request, |reply| {
-        let mut counter = Counter { name: String::new(), packets: 0, bytes: 0 };
-        let mut ours = false;
-        for attr in ObjAttrs::new(attrs(reply)) {
-            match attr? {
-                ObjAttrs::Table(name) => ours = name.to_bytes() == TABLE.as_bytes(),
-                ObjAttrs::Name(name) => counter.name = name.to_string_lossy().into_owned(),
-                ObjAttrs::Data(nftables::ObjData::Counter(data)) => {
-                    counter.packets = data.get_packets().unwrap_or(0);
-                    counter.bytes = data.get_bytes().unwrap_or(0);
-                }
-                _ => {}
-            }
-        }
-        if ours {
+        let bytes = attrs(reply);
+        let data = find_attr(bytes, OBJ_DATA).unwrap_or_default();
+        let counter = Counter {
+            name: text(bytes, OBJ_NAME),
+            packets: wide(data, COUNTER_PACKETS).unwrap_or(0),
+            bytes: wide(data, COUNTER_BYTES).unwrap_or(0),
+        };
+        if is_ours(bytes) {
             once(!out.iter().any(|c| c.name == counter.name))?;
             out.push(counter);
         }
@@ -314,9 +287,8 @@ pub fn packets(socket: &mut Socket, name: &str, reset: bool) -> Result<u64, Refu
     });
     let mut packets = 0;
     let asked = socket.request(&request, |reply| {
-        if let Ok(nftables::ObjData::Counter(data)) = ObjAttrs::new(attrs(reply)).get_data() {
-            packets = data.get_packets().unwrap_or(0);
-        }
+        let data = find_attr(attrs(reply), OBJ_DATA).unwrap_or_default();
+        packets = wide(data, COUNTER_PACKETS).unwrap_or(0);
         Ok(())
     });
     match asked {
@@ -358,8 +330,7 @@ fn each_element(
         string(out, SET_NAME, set);
     });
     socket.request(&request, |reply| {
-        let elements = SetelemListAttrs::new(attrs(reply)).get_elements();
-        let list = elements.map(|e| e.get_buf()).unwrap_or_default();
+        let list = find_attr(attrs(reply), SET_ELEMENTS).unwrap_or_default();
         for (head, bytes) in IterableChunks::new(list) {
             if head.r#type == LIST_ELEM {
                 take(element(bytes));
@@ -376,19 +347,14 @@ fn element(bytes: &[u8]) -> Element {
     const TIMEOUT: u16 = 4;
     const EXPIRATION: u16 = 5;
     const EXPR: u16 = 7;
-    let millis = |kind| {
-        let value = find_attr(bytes, kind)?.try_into().ok()?;
-        Some(Duration::from_millis(u64::from_be_bytes(value)))
-    };
-    let flags = find_attr(bytes, FLAGS).and_then(|f| Some(u32::from_be_bytes(f.try_into().ok()?)));
-    // The expression is a counter: NFTA_EXPR_DATA (2) holds NFTA_COUNTER_PACKETS (2).
+    let millis = |kind| wide(bytes, kind).map(Duration::from_millis);
+    // The expression is a counter: NFTA_EXPR_DATA (2) holds it.
     let packets = find_attr(bytes, EXPR)
         .and_then(|e| find_attr(e, 2))
-        .and_then(|data| find_attr(data, 2))
-        .and_then(|p| Some(u64::from_be_bytes(p.try_into().ok()?)));
+        .and_then(|data| wide(data, COUNTER_PACKETS));
     Element {
         key: left_aligned(find_attr(bytes, KEY).and_then(|k| find_attr(k, 1)).unwrap_or_default()),
-        end: flags.unwrap_or(0) & ELEM_FLAG_END != 0,
+        end: word(bytes, FLAGS).unwrap_or(0) & ELEM_FLAG_END != 0,
         timeout: millis(TIMEOUT),
         expires: millis(EXPIRATION),
         packets: packets.unwrap_or(0),

@@ -7,6 +7,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use netlink_bindings::utils::find_attr;
+
 use super::Running;
 use super::wireguard::{Live, encode_key};
 use crate::netlink::{Refusal, Request, Socket, attr, flag};
@@ -94,7 +96,7 @@ fn decode(message: &[u8], live: &mut Live) {
     }
     let peers = find(message, PEERS).into_iter().flat_map(attr::each);
     live.peers.extend(peers.filter_map(|(_, peer)| {
-        let of = |kind| attr::each(peer).find(|(k, _)| *k == kind).map(|(_, value)| value);
+        let of = |kind| find_attr(peer, kind);
         // A `struct __kernel_timespec`: 64 bits of seconds come first, on every machine.
         let number = |kind| {
             of(kind).and_then(|bytes| bytes.first_chunk()).map_or(0, |n| u64::from_ne_bytes(*n))
@@ -109,7 +111,7 @@ fn decode(message: &[u8], live: &mut Live) {
 }
 
 fn find(message: &[u8], kind: u16) -> Option<&[u8]> {
-    attr::each(message.get(HEADER..)?).find(|(k, _)| *k == kind).map(|(_, value)| value)
+    find_attr(message.get(HEADER..)?, kind)
 }
 
 /// `struct sockaddr_in` or `struct sockaddr_in6`.
