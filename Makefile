@@ -11,14 +11,14 @@ ifneq ($(SUDO),)
 RUNNER := --config 'target."cfg(all())".runner = ["sh", "-c", \
 	"exec sudo -E LD_LIBRARY_PATH=\"$$LD_LIBRARY_PATH\" \"$$0\" \"$$@\""]'
 endif
-SCRIPTS := .ci/run .ci/setup openwrt/test.sh
+SCRIPTS := .ci/run .ci/setup openwrt/test.sh tests/vm/mips.build
 # For BusyBox's shell. Debian's shellcheck has no dialect of that name yet; dash, its relative, is closest.
 ROUTER_SCRIPTS := $(addprefix openwrt/files/,etc/init.d/vpn-killswitch etc/hotplug.d/iface/15-vpn-killswitch \
 	etc/hotplug.d/net/15-vpn-killswitch etc/uci-defaults/zz-vpn-killswitch \
 	usr/libexec/vpn-killswitch-firewall) $(wildcard cross/install/*.sh) \
 	$(addprefix tests/firmware/,common.sh ddwrt merlin nvram tomato)
 
-.PHONY: all build demo test lint unit test-packages test-luci test-cross package packages release test-vm leaktest soak bench binaries binary size deny clean setup setup-build setup-demo setup-cross setup-vm
+.PHONY: all build demo test lint unit test-packages test-luci test-cross package packages release test-vm leaktest soak bench binaries binary size deny clean setup setup-build setup-demo setup-cross setup-vm setup-vm-mips
 
 all: build
 
@@ -70,7 +70,7 @@ release: binaries ## installers and programs for DD-WRT, FreshTomato, Asuswrt-Me
 test-cross: setup-cross ## that a cross-built program has the same bytes from another folder
 	cross/build --scenario --check-reproducible x86_64
 
-test-vm: setup-vm ## a router's life on real kernels of other CPUs, emulated: ARCH=NAME or all
+test-vm: setup-vm $(if $(filter mips,$(ARCH)),setup-vm-mips) ## a router's life on real kernels of other CPUs, emulated: ARCH=NAME or all
 	tests/vm/run $(or $(ARCH),mipsel x86_64)
 
 leaktest: setup ## only real packets through real routers: what leaks, and what lives on
@@ -99,7 +99,7 @@ size: setup-cross ## what takes the room in it (TARGET= for another than mipsel_
 setup:
 	@sh .ci/setup
 
-setup-build setup-demo setup-cross setup-vm:
+setup-build setup-demo setup-cross setup-vm setup-vm-mips:
 	@sh .ci/setup $(@:setup-%=%)
 
 clean:

@@ -13,6 +13,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 mod repair;
+mod tools;
 
 use lab::capture::Capture;
 use lab::ns::{Daemon, Ns};
@@ -63,6 +64,9 @@ const STEPS: [Step; 10] = [
 ];
 
 fn main() -> ExitCode {
+    if let Some(done) = tools::called() {
+        return done;
+    }
     if let Err(error) = lab::ns::prepare() {
         println!("vm: check prepared: FAILED {error}");
         return ExitCode::FAILURE;
