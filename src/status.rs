@@ -54,6 +54,8 @@ pub struct Status {
     pub enabled: bool,
     /// What the router itself may send: strict, dns or open.
     pub router: String,
+    /// Whether answers to connections that came in by an uplink may leave by it.
+    pub port_forward_replies: bool,
     /// The independent layers of protection and whether each is in force.
     pub layers: Vec<Layer>,
     /// Tunnel devices.
@@ -212,7 +214,7 @@ pub struct Notice {
     pub message: String,
 }
 
-json::fields!(Status: version, posture, enabled, router, layers, tunnels, locals, uplinks, unclassified, endpoints, name_servers, time_servers, exempts, packets, blocked, pauses, differences, warnings, errors);
+json::fields!(Status: version, posture, enabled, router, port_forward_replies, layers, tunnels, locals, uplinks, unclassified, endpoints, name_servers, time_servers, exempts, packets, blocked, pauses, differences, warnings, errors);
 json::fields!(Layer: name, installed, in_force, detail);
 json::fields!(Device: device, exists, up, addresses, shakes_hands, handshake_seconds_ago);
 json::fields!(EndpointStatus: name, source, host, resolved, problem, addresses, proto, port, source_port, mark, uid, packets);
@@ -319,11 +321,16 @@ pub fn build(
         Posture::Blocking
     };
 
+    // First what degrades: of all warnings it is why.
+    let mut worst: Vec<&Warning> = warnings.iter().collect();
+    worst.sort_by_key(|w| !w.degrades);
+
     Status {
         version: env!("CARGO_PKG_VERSION"),
         posture,
         enabled,
         router: config.map(|c| c.router.to_string()).unwrap_or_default(),
+        port_forward_replies: policy.is_some_and(|p| p.port_forward_replies),
         layers,
         tunnels,
         locals,
@@ -342,8 +349,8 @@ pub fn build(
         blocked: blocked(&kernel.blocked),
         pauses,
         differences,
-        warnings: warnings
-            .iter()
+        warnings: worst
+            .into_iter()
             .map(|w| Notice { code: w.code, message: w.message.clone() })
             .collect(),
         errors,
@@ -534,6 +541,9 @@ impl fmt::Display for Status {
         }
         if !self.router.is_empty() {
             writeln!(f, "Router itself: {}", self.router)?;
+        }
+        if self.port_forward_replies {
+            writeln!(f, "Answers to port forwards may leave outside the tunnel")?;
         }
         for (what, devices) in [("Tunnel", &self.tunnels), ("Local", &self.locals)] {
             for d in devices {

@@ -1,8 +1,8 @@
 // LuCI's globals; a script is the body of a function, and its 'require' lines bring more names.
 
 const NAMES = [ '_', 'E', 'L', 'api', 'baseclass', 'dom', 'form', 'logic', 'poll', 'rpc', 'rules', 'uci', 'ui', 'view', 'widgets' ];
-const BROWSER = [ 'document', 'performance', 'window' ];
-const NODE = [ 'URL', 'process', 'setTimeout' ];
+const BROWSER = [ 'URL', 'document', 'performance', 'window' ];
+const NODE = [ 'Buffer', 'URL', 'process', 'setTimeout' ];
 const globals = names => Object.fromEntries(names.map(name => [ name, 'readonly' ]));
 const rules = {
 	'array-callback-return': 'error', 'consistent-return': 'off', 'eqeqeq': 'off', 'no-const-assign': 'error', 'no-dupe-args': 'error', 'no-dupe-keys': 'error',

@@ -51,13 +51,13 @@ export function walk(node, visit) {
 
 /** LuCI's format(), as far as the page uses it. */
 export function format(...args) {
-	return String(this).replace(/%(?:\.(\d+))?([sdf%])/g, (all, digits, kind) => {
+	return String(this).replace(/%(?:0(\d))?(?:\.(\d+))?([sdf%])/g, (all, width, digits, kind) => {
 		if (kind == '%')
 			return '%';
 
 		const value = args.shift();
 
-		return kind == 's' ? String(value) : (kind == 'd' ? String(Math.trunc(+value)) : (+value).toFixed(digits ?? 6));
+		return (kind == 's' ? String(value) : (kind == 'd' ? String(Math.trunc(+value)) : (+value).toFixed(digits ?? 6))).padStart(width ?? 0, '0');
 	});
 }
 

@@ -39,7 +39,6 @@ const ENDPOINT = { host: '192.0.2.1', port: '51820', proto: 'udp' };
 const inMain = (name, list) => v => [ [ 'killswitch', { ...MAIN, [name]: list ? [ v ] : v } ] ];
 const inExempt = (name, list) => v => [ [ 'killswitch', MAIN ], [ 'exempt', { ...EXEMPT, [name]: list ? [ v ] : v } ] ];
 const inEndpoint = name => v => [ [ 'killswitch', MAIN ], [ 'endpoint', { ...ENDPOINT, [name]: v } ] ];
-const protoOr = text => v => rules.protoNumber(v) != null || `allowed is ${text}`;
 
 const ADDRESSES = [
 	'9.9.9.9', '0.0.0.0', '127.0.0.1', '224.0.0.1', '239.1.1.1', '240.0.0.1', '255.255.255.255', '256.1.1.1', '1.2.3', '01.2.3.4', '1.2.3.4.5', '192.0.2.1/32',
@@ -65,15 +64,15 @@ const TABLE = [
 	[ 'host', inEndpoint('host'), rules.host, [ ...ADDRESSES, ...NAMES ] ],
 	[ 'port', inEndpoint('port'), rules.port, PORTS ],
 	[ 'source_port', inEndpoint('source_port'), rules.port, PORTS ],
-	[ 'mark', inEndpoint('mark'), rules.mark, NUMBERS.filter(n => n != '0x10000000' && n != '268435456' && n != '0X10000000') ],
+	[ 'mark', inEndpoint('mark'), rules.mark, [ ...NUMBERS, '0x30000000', '0xffffffff' ] ],
 	[ 'user', inEndpoint('user'), rules.user, [ 'root', '0', 'open-vpn', 'a$', 'a b', 'a/b', 'é', 'a'.repeat(32), 'a'.repeat(33) ].filter(u => !/ /.test(u) || true) ],
 	[ 'name', inExempt('name'), rules.label, [ 'TV', 'Ein Name mit Leerzeichen', '电视', 'a'.repeat(32), 'a'.repeat(33), '😀'.repeat(32), '😀'.repeat(33), 'a\u202eb', 'a\u200bb', 'a\u0085b', ' ' ] ],
 	[ 'src_mac', inExempt('src_mac', true), rules.mac, [ '00:11:22:aa:bb:cc', '0:1:2:3:4:5', '00-11-22-AA-BB-CC', '01:11:22:aa:bb:cc', '00:00:00:00:00:00', '00:11:22:aa:bb', '00:11:22:aa:bb:cc:dd', '000:1:2:3:4:5', 'g0:1:2:3:4:5', '+1:2:3:4:5:6', '02:11:22:aa:bb:cc' ] ],
 	[ 'src_ip', inExempt('src_ip', true), rules.exemptNet, NETS ],
 	[ 'dest_ip', v => inExempt('dest_ip', true)(v).map(([ k, o ]) => [ k, k == 'exempt' && v.includes(':') ? { ...o, src_ip: [ '2001:db8::7' ] } : o ]), rules.exemptNet, NETS ],
 	[ 'dest_port', inExempt('dest_port', true), rules.ports, [ ...PORTS, '80-90', '90-80', '80-80', '0-5', '-', '80-', '-80', '1-2-3', '1-65535' ] ],
-	[ 'proto', inExempt('proto'), protoOr('tcp, udp, icmp, icmpv6, gre, esp or a number'), PROTOS ],
-	[ 'proto', v => [ [ 'killswitch', MAIN ], [ 'endpoint', { host: '192.0.2.1', proto: v, ...([ 'tcp', 'udp' ].includes(v) ? { port: '1' } : {}) } ] ], protoOr('udp, tcp, gre, esp, ah, 6in4 or a protocol number'), PROTOS ]
+	[ 'proto', inExempt('proto'), rules.exemptProto, PROTOS ],
+	[ 'proto', v => [ [ 'killswitch', MAIN ], [ 'endpoint', { host: '192.0.2.1', proto: v, ...([ 'tcp', 'udp' ].includes(v) ? { port: '1' } : {}) } ] ], rules.serverProto, PROTOS ]
 ];
 
 for (const [ option, sections, check, values ] of TABLE)
@@ -129,6 +128,12 @@ test('the main section as a whole', () => {
 		{ enabled: '0', tunnel_device: [ 'tun*' ], local_device: [ 'tap*' ] }, { enabled: '0', tunnel_interface: [ 'wg' ], local_interface: [ 'wg' ] }
 	])
 		whole(rules.main(options), [ [ 'killswitch', options ] ]);
+});
+
+test('a server\'s mark beside the bits that the main section takes', () => {
+	for (const main of [ {}, { ipsec: '1' }, { pass_mark: '0x1' }, { pass_mark: '0x80000000', ipsec: '1' }, { pass_mark: '0x40000000', ipsec: '1' }, { pass_mark: '64' } ])
+		for (const mark of [ '0xca6c', '0x1', '0x2', '0x3', '64', '128', '0x10000000', '0x20000000', '0x40000000', '0x80000000', '0xc0000000' ])
+			whole(rules.mark(mark, { ...MAIN, ...main }), [ [ 'killswitch', { ...MAIN, ...main } ], [ 'endpoint', { ...ENDPOINT, mark } ] ]);
 });
 
 test('words for yes and no', () => {

@@ -124,6 +124,8 @@ export async function start({ luci, root, hints = {}, interfaces = [], devices =
 		return true;
 	};
 
+	const late = () => new Promise(resolve => setTimeout(resolve, state.delay));
+
 	async function call(params) {
 		const [ , object, method, given = {} ] = params;
 
@@ -136,7 +138,7 @@ export async function start({ luci, root, hints = {}, interfaces = [], devices =
 				return { result: [ state.fails ] };
 
 			state.most = Math.max(state.most, ++state.running);
-			await new Promise(resolve => setTimeout(resolve, state.delay));
+			await late();
 
 			const result = await plugin(method, given);
 
@@ -144,6 +146,9 @@ export async function start({ luci, root, hints = {}, interfaces = [], devices =
 
 			return { result };
 		}
+
+		if (method == 'getHostHints')
+			await late();
 
 		const answer = object == 'uci' ? uci[method] : others[object]?.[method];
 

@@ -13,343 +13,265 @@ const STALE_SECONDS = 15;
 /* Seconds after which WireGuard would have shaken hands again if packets went through (REJECT_AFTER_TIME). */
 const HANDSHAKE_SECONDS = 180;
 
-function two(n) {
-	return (n < 10 ? '0' : '') + n;
-}
-
 /* 9:58 or 1:02:03, as a clock counts down. */
 function clock(seconds) {
-	const s = Math.max(0, Math.ceil(seconds));
-	const h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60;
+	const s = Math.max(0, Math.ceil(seconds)), h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60;
 
-	return h ? '%d:%s:%s'.format(h, two(m), two(s % 60)) : '%d:%s'.format(m, two(s % 60));
+	return h ? '%d:%02d:%02d'.format(h, m, s % 60) : '%d:%02d'.format(m, s % 60);
 }
 
 /* How long ago, in one unit: nobody needs the seconds of yesterday. */
+const AGES = [ [ 60, 1, _('%d s ago') ], [ 3600, 60, _('%d min ago') ], [ 172800, 3600, _('%d h ago') ], [ Infinity, 86400, _('%d days ago') ] ];
+
 function ago(seconds) {
-	if (seconds < 5)
-		return _('just now');
-	if (seconds < 60)
-		return _('%d s ago').format(seconds);
-	if (seconds < 3600)
-		return _('%d min ago').format(Math.floor(seconds / 60));
-	if (seconds < 172800)
-		return _('%d h ago').format(Math.floor(seconds / 3600));
+	const [ , unit, text ] = AGES.find(age => seconds < age[0]);
 
-	return _('%d days ago').format(Math.floor(seconds / 86400));
+	return seconds < 5 ? _('just now') : text.format(Math.floor(seconds / unit));
 }
 
-function list(words) {
-	return words.join(', ');
-}
+const list = words => words.join(', ');
+
+const linkLocal = address => (/^fe[89ab]/i.test(address));
+
+/* Addresses of devices, without those that every device has. */
+const addresses = devices => devices.flatMap(d => d.addresses).filter(a => !linkLocal(a));
 
 /* Names and addresses of hosts, from luci-rpc's hints: by address, and one entry for each host. */
 function hosts(hints) {
-	const byAddress = {}, all = [];
+	const byAddress = {};
+	const all = Object.entries(hints).map(([ mac, h ]) => {
+		const addrs = [].concat(h.ipaddrs || h.ipv4 || [], h.ip6addrs || h.ipv6 || []).filter(a => !linkLocal(a));
 
-	for (const mac in hints || {}) {
-		const h = hints[mac];
-		const addrs = [].concat(h.ipaddrs || h.ipv4 || [], h.ip6addrs || h.ipv6 || [])
-			.filter(a => !/^fe[89ab]/i.test(a));
-		const host = { mac, name: h.name || null, addrs };
+		return { mac, name: h.name || null, addrs, label: h.name || addrs[0] || mac };
+	});
 
-		addrs.forEach(a => byAddress[a] = host);
-		all.push(host);
-	}
-
-	all.sort((a, b) => (a.name ? 0 : 1) - (b.name ? 0 : 1) ||
-		String(a.name || a.addrs[0] || a.mac).localeCompare(String(b.name || b.addrs[0] || b.mac)));
+	all.forEach(host => host.addrs.forEach(a => byAddress[a] = host));
+	all.sort((a, b) => !a.name - !b.name || a.label.localeCompare(b.label));
 
 	return { byAddress, all };
 }
 
 /* Hosts that a pause could be for: not the router, nor who lives at the uplink. The program has the last word. */
 function clients(status, known) {
-	const own = [].concat(...[ 'locals', 'tunnels' ].map(k => (status && status[k]) || []).map(ds => [].concat(...ds.map(d => d.addresses))));
-	const home = a => /^(10|192\.168|172\.(1[6-9]|2\d|3[01]))\./.test(a);
+	const own = status ? addresses([ ...status.locals, ...status.tunnels ]) : [];
+	const home = a => (/^(10|192\.168|172\.(1[6-9]|2\d|3[01]))\./.test(a));
 
-	return known.all.filter(h => h.addrs.some(home) && !h.addrs.some(a => own.indexOf(a) >= 0));
-}
-
-function hostLabel(host) {
-	return host.name || host.addrs[0] || host.mac;
+	return known.all.filter(h => h.addrs.some(home) && !h.addrs.some(a => own.includes(a)));
 }
 
 /* A pause or a client by its name, where it has one. */
-function nameOf(what, known) {
-	const host = known ? known.byAddress[what] : null;
-
-	return (host && host.name) ? host.name : what;
-}
+const nameOf = (what, known) => known?.byAddress[what]?.name || what;
 
 /* Pauses with what they are for and the seconds that are left after `passed`; those of one host as one. */
 function pauses(status, known, passed) {
-	const out = [];
+	const byName = {};
 
-	for (const p of status.pauses || []) {
-		const left = p.seconds_left - (passed || 0);
+	for (const { what, seconds_left } of status.pauses) {
+		const name = nameOf(what, known);
+		const p = byName[name] ??= { name, what: [], left: 0, address: (/:|^\d+(\.\d+){3}$/.test(what)) };
 
-		if (left <= 0)
-			continue;
-
-		const name = nameOf(p.what, known);
-		const same = out.find(o => o.name == name);
-
-		if (same) {
-			same.what.push(p.what);
-			same.left = Math.max(same.left, left);
-		}
-		else {
-			out.push({ name, what: [ p.what ], left, address: (/:|^\d+(\.\d+){3}$/.test(p.what)) });
-		}
+		p.what.push(what);
+		p.left = Math.max(p.left, seconds_left - passed);
 	}
 
-	return out.sort((a, b) => a.left - b.left);
+	return Object.values(byName).filter(p => p.left > 0).sort((a, b) => a.left - b.left);
 }
 
-function unknown(why) {
-	return { state: 'unknown', tone: 'error', title: _('Unknown'), detail: why };
+/* What is looked at first: `state` names the picture, `tone` the colour, and the words stand for themselves. */
+function look(state, tone, title, detail) {
+	return { state, tone, title, detail };
 }
+
+const unknown = why => look('unknown', 'error', _('Unknown'), why);
+
+const unsure = why => unknown(_('Nobody knows whether you are protected: %s').format(why));
+
+const stranger = word => unknown(_('The program answers what this page does not know: %s').format(word));
 
 /*
- * The banner: `state` names the picture, `tone` the colour, and the words stand for themselves.
- *
- * `seen` is { status, passed, error, since }: the last answer, the seconds since it came, why the last call
- * failed, and since when this page has seen no tunnel up.
+ * The banner, from the last answer, the seconds since it came, why the last
+ * call failed, and since when this page has seen no tunnel up.
  */
-function banner(seen, known) {
-	if (seen.error)
-		return unknown(_('The router does not answer, so nobody knows whether you are protected: %s').format(seen.error));
-
-	const s = seen.status;
-
+function banner({ status: s, passed, error, since }, known) {
+	if (error)
+		return unsure(error);
 	if (!s)
-		return { state: 'unknown', tone: 'none', title: _('Looking…'), detail: _('Asking the kernel what is in force.') };
-	if (!(seen.passed <= STALE_SECONDS))
-		return unknown(_('The last answer is %d seconds old, so nobody knows whether you are protected.').format(seen.passed));
+		return look('unknown', 'none', _('Looking…'), '');
+	if (!(passed <= STALE_SECONDS))
+		return unsure(_('the last answer is %d seconds old').format(passed));
 
-	const up = (s.tunnels || []).filter(t => t.up).map(t => t.device);
+	const up = s.tunnels.filter(t => t.up);
 	/* Whoever may go around the tunnel is named: else the sentence before would not be true. */
-	const exempt = (s.exempts || []).length ? ' ' + _('Exempt: %s.').format(list(s.exempts.map(e => e.name))) : '';
-	const first = [].concat(s.errors || [], s.differences || [], (s.warnings || []).map(w => w.message))[0];
+	const around = s.exempts.map(e => e.name).concat(s.port_forward_replies ? _('answers to port forwards') : []);
+	const exempt = around.length ? ' ' + _('Exempt: %s.').format(list(around)) : '';
+	/* The program puts warnings first that degrade. */
+	const first = [ ...s.errors, ...s.differences, ...s.warnings.map(w => WARNINGS[w.code]?.[0] || w.message), '' ][0];
 
 	switch (s.posture) {
 	case 'protecting':
-		return {
-			state: 'protecting', tone: 'good', title: _('Protected'),
-			detail: (s.tunnels.filter(t => t.up).every(silent)
-				? _('Your devices may leave only through %s, which does not answer at the moment.')
-				: _('Your devices reach the internet through %s, and no other way.')).format(list(up)) + exempt
-		};
+		return look('protecting', 'good', _('Protected'), (up.every(silent)
+			? _('Your devices may leave only through %s, which does not answer at the moment.')
+			: _('Your devices reach the internet through %s, and no other way.')).format(list(up.map(t => t.device))) + exempt);
 
 	case 'blocking':
-		return {
-			state: 'blocking', tone: 'warn', title: _('Blocking'),
-			detail: (seen.since
-				? _('No tunnel is up since %s: your devices reach nothing outside.').format(seen.since)
-				: _('No tunnel is up: your devices reach nothing outside.')) + exempt
-		};
+		return look('blocking', 'warn', _('Blocking'), _('No tunnel is up: your devices reach nothing outside.') +
+			(since ? ' ' + _('Since %s.').format(since) : '') + exempt);
 
 	case 'paused': {
-		const running = pauses(s, known, seen.passed);
-		/* The kernel ends them; the next answer tells of it. */
-		const left = running.length ? clock(Math.max.apply(null, running.map(p => p.left))) : clock(0);
+		const running = pauses(s, known, passed);
 
-		return {
-			state: 'paused', tone: 'warn', title: _('Paused'),
-			detail: _('%s may go around the tunnel. Closes in %s.').format(list(running.map(p => p.name)), left)
-		};
+		/* The kernel ends them; the next answer tells of it. */
+		return look('paused', 'warn', _('Paused'), _('%s may go around the tunnel. Closes in %s.')
+			.format(list(running.map(p => p.name)), clock(Math.max(0, ...running.map(p => p.left)))));
 	}
 
 	case 'disabled':
-		return { state: 'off', tone: 'error', title: _('Off'), detail: _('Every device is exposed.') };
+		return look('off', 'error', _('Off'), _('Every device is exposed.'));
 
 	case 'degraded':
-		if (!(s.layers || []).some(l => l.installed))
-			return { state: 'off', tone: 'error', title: _('Open'), detail: _('Nothing is in force: %s').format(first || _('the rules are missing')) };
-
-		return {
-			state: 'degraded', tone: 'error', title: _('Degraded'),
-			detail: first || _('The kernel does not have what it should have.')
-		};
+		return s.layers.some(l => l.installed)
+			? look('degraded', 'error', _('Degraded'), first)
+			: look('off', 'error', _('Open'), _('Nothing is in force: %s').format(first));
 	}
 
-	return unknown(_('The program answers what this page does not know: %s').format(s.posture));
+	return stranger(s.posture);
 }
+
+const LAYERS = { netfilter: _('Firewall (nftables)'), routing: _('Routing rules') };
 
 /* What a layer is, for people. */
 function layer(l) {
-	const names = { netfilter: _('Firewall (nftables)'), routing: _('Routing rules') };
-
 	return {
-		name: names[l.name] || l.name,
+		name: LAYERS[l.name] || l.name,
 		tone: l.in_force ? 'good' : 'warn',
 		state: l.in_force ? _('in force') : (l.installed ? _('incomplete') : _('not in force')),
-		detail: l.detail || ''
+		detail: l.detail
 	};
 }
 
 /* Whether a tunnel's device is up while its far side does not answer. */
-function silent(t) {
-	return t.up && t.shakes_hands && !(t.handshake_seconds_ago <= HANDSHAKE_SECONDS && t.handshake_seconds_ago != null);
-}
+const silent = t => t.up && t.shakes_hands && (t.handshake_seconds_ago ?? Infinity) > HANDSHAKE_SECONDS;
 
 /* What a tunnel does. A device that is up says nothing about the far side; a handshake does. */
 function tunnel(t) {
 	const shaken = t.handshake_seconds_ago;
-	let state = _('up'), tone = 'good';
+	const problem = !t.exists ? _('does not exist') : (!t.up ? _('down') : (silent(t) ? _('up, but silent') : null));
 
-	if (!t.exists)
-		[ state, tone ] = [ _('does not exist'), 'warn' ];
-	else if (!t.up)
-		[ state, tone ] = [ _('down'), 'warn' ];
-	else if (silent(t))
-		[ state, tone ] = [ _('up, but silent'), 'warn' ];
-
-	return { state, tone, handshake: !t.shakes_hands ? '-' : (shaken == null ? _('never') : ago(shaken)) };
+	return { tone: problem ? 'warn' : 'good', state: problem || _('up'), handshake: !t.shakes_hands ? '-' : (shaken == null ? _('never') : ago(shaken)) };
 }
 
 function endpoint(e) {
-	const only = [];
-
-	if (e.source_port != null)
-		only.push(_('from port %d').format(e.source_port));
-	if (e.mark != null)
-		only.push(_('with mark %s').format('0x' + e.mark.toString(16)));
-	if (e.uid != null)
-		only.push(_('of user %d').format(e.uid));
+	const only = [ [ e.source_port, _('from port %d') ], [ e.mark && '0x' + e.mark.toString(16), _('with mark %s') ], [ e.uid, _('of user %d') ] ];
 
 	return {
 		tone: e.resolved ? 'good' : 'warn',
 		state: e.resolved ? list(e.addresses) : (e.problem ? _('not resolved: %s').format(e.problem) : _('not resolved yet')),
-		transport: [ e.proto + (e.port != null ? ' ' + e.port : '') ].concat(only).join(', ')
+		transport: list([ e.proto + (e.port == null ? '' : ' ' + e.port), ...only.filter(o => o[0] != null).map(([ value, text ]) => text.format(value)) ])
 	};
 }
 
-/* Titles of what `status` warns of; its own message, with names and what to do, stands below. */
-function warningTitle(code) {
-	const titles = {
-		'clock-early': _('The clock is wrong'),
-		'endpoint-unresolved': _('A VPN server has no address yet'),
-		'endpoint-unsafe': _('A VPN server was left out'),
-		'endpoints-too-many': _('Too many VPN servers'),
-		'exempt-dns': _('An exemption lets DNS out'),
-		'interface-unknown': _('An interface does not exist'),
-		'local-is-uplink': _('A local network is an uplink'),
-		'local-missing': _('A local network does not exist'),
-		'names-unpublished': _('The resolver could not be told'),
-		'no-endpoint': _('No VPN server is known'),
-		'not-at-boot': _('The router would start open'),
-		'not-surviving': _('A system upgrade would open the router'),
-		'offload': _('Flow offloading is on'),
-		'shortcuts': _('Flow offloading is on'),
-		'tunnel-is-uplink': _('A tunnel is not one'),
-		'user-unknown': _('A user does not exist'),
-		'vpn-unlisted': _('A VPN is not listed'),
-		'vpn-unreadable': _('A VPN configuration cannot be read')
-	};
+const CORRECT = _('Correct its name in the settings, or wait until it is there.');
 
-	return titles[code] || _('Note');
-}
+/* Of what `status` warns: what it is, and what to do here. Its own message, with names, stands below. */
+const WARNINGS = {
+	'clock-early': [ _('The clock is wrong'), _('WireGuard waits for the right time: set it, or allow time servers in the settings.') ],
+	'endpoint-unresolved': [ _('A VPN server has no address yet'), _('If it stays so, write an address in place of its name.') ],
+	'endpoint-unsafe': [ _('A VPN server was left out'), _('Give the VPN a mark or a user of its own.') ],
+	'endpoints-too-many': [ _('Too many VPN servers'), _('Take out those that are not used.') ],
+	'exempt-dns': [ _('An exemption lets DNS out'), _('Name its devices, or take the port of DNS out.') ],
+	'interface-unknown': [ _('An interface does not exist'), CORRECT ],
+	'local-is-uplink': [ _('A local network is an uplink'), _('Take it out of the local networks: devices leave there without the tunnel.') ],
+	'local-missing': [ _('A local network does not exist'), CORRECT ],
+	'names-unpublished': [ _('The resolver could not be told'), _('Devices may not find VPN servers by name. Is the memory full?') ],
+	'no-endpoint': [ _('No VPN server can be reached'), _('A tunnel that is down stays down: add its server in the settings, or let the router send more.') ],
+	'not-at-boot': [ _('The router would start open'), _('Enable vpn-killswitch under System → Startup.') ],
+	'not-surviving': [ _('A system upgrade would open the router'), _('Unplug the uplink for the next one.') ],
+	'offload': [ _('Flow offloading is on'), _('Switch it off under Network → Firewall: connections of a pause may outlast it.') ],
+	'shortcuts': [ _('Connections take a shortcut'), _('Switch shortcut forwarding off: those of before may go on.') ],
+	'tunnel-is-uplink': [ _('A tunnel is not one'), _('Name the VPN\'s own device: what leaves by this one is not encrypted.') ],
+	'user-unknown': [ _('A user does not exist'), CORRECT ],
+	'vpn-unlisted': [ _('A VPN is not listed'), _('Add it to the tunnels if your devices are to use it.') ],
+	'vpn-unreadable': [ _('A VPN configuration cannot be read'), _('Correct it, or list its servers in the settings.') ]
+};
 
-function globalV6(addrs) {
-	return (addrs || []).some(a => (/^[23][0-9a-f]{0,3}:/i.test(a)));
+/* What a warning is and what to do. */
+function warning(w) {
+	const [ title, todo ] = WARNINGS[w.code] || [ _('Note'), '' ];
+
+	return { code: w.code, tone: 'warn', title, todo, text: w.message };
 }
 
 /* Everything that the user should know, the worst first. */
 function warnings(s) {
-	const out = [];
+	const wrong = (code, title, texts) => texts.map(text => ({ code, tone: 'error', title, text }));
+	const out = [
+		...wrong('error', _('The configuration has an error'), s.errors),
+		...wrong('difference', _('The kernel differs'), s.differences),
+		...s.warnings.map(warning)
+	];
 
-	for (const e of s.errors || [])
-		out.push({ code: 'error', tone: 'error', title: _('The configuration has an error'), text: e });
-	for (const d of s.differences || [])
-		out.push({ code: 'difference', tone: 'error', title: _('The kernel differs'), text: d });
-	for (const w of s.warnings || [])
-		out.push({ code: w.code, tone: 'warn', title: warningTitle(w.code), text: w.message });
-	if (s.enabled && (s.unclassified || []).length)
+	if (s.enabled && s.unclassified.length)
 		out.push({
-			code: 'unclassified', tone: 'warn', title: _('A network is not classified'),
-			text: _('%s: closed, because it is neither a tunnel nor a local network. Add it to the local networks if it is yours.').format(list(s.unclassified))
+			code: 'unclassified', tone: 'warn', title: _('A network is not classified'), todo: _('Add it to the local networks if it is yours.'),
+			text: _('%s: closed, because it is neither a tunnel nor a local network.').format(list(s.unclassified))
 		});
-	if (s.enabled && (s.tunnels || []).some(t => t.up) && globalV6([].concat.apply([], (s.locals || []).map(l => l.addresses))) &&
-		!s.tunnels.some(t => (t.addresses || []).some(a => a.indexOf(':') >= 0 && !/^fe[89ab]/i.test(a))))
+	if (s.enabled && s.tunnels.some(t => t.up) && addresses(s.locals).some(a => (/^[23][0-9a-f]{0,3}:/i.test(a))) && !addresses(s.tunnels).some(a => a.includes(':')))
 		out.push({
 			code: 'no-ipv6', tone: 'note', title: _('The tunnel has no IPv6'),
-			text: _('Your devices have IPv6 addresses, and the tunnel has none: IPv6 is blocked. IPv4 works.')
+			text: _('Your devices have IPv6 addresses, the tunnel has none: IPv6 is blocked, IPv4 works.')
 		});
 
 	return out;
 }
 
 /* Packets that passed and that were blocked, of all the counters. */
-function counts(packets) {
-	const p = packets || {};
-	const sum = keys => keys.reduce((n, k) => n + (p[k] || 0), 0);
-
+function counts(p) {
 	return {
-		passed: sum([ 'through_tunnel', 'exempt' ]),
-		blocked: sum([ 'refused_forward', 'refused_router', 'refused_dns', 'refused_inbound' ])
+		passed: p.through_tunnel + p.exempt,
+		blocked: p.refused_forward + p.refused_router + p.refused_dns + p.refused_inbound
 	};
 }
 
-/* Packets per second between two readings { at, counts }; null when the counters began anew. */
+/* Packets per second between two readings { at, passed, blocked }; null when the counters began anew. */
 function rate(before, now) {
-	const seconds = now.at - before.at;
-	const passed = now.counts.passed - before.counts.passed;
-	const blocked = now.counts.blocked - before.counts.blocked;
+	const per = what => (now[what] - before[what]) / (now.at - before.at);
+	const out = { passed: per('passed'), blocked: per('blocked') };
 
-	if (!(seconds > 0) || passed < 0 || blocked < 0)
-		return null;
-
-	return { passed: passed / seconds, blocked: blocked / seconds };
+	return now.at > before.at && out.passed >= 0 && out.blocked >= 0 ? out : null;
 }
 
 /* The end of an axis that holds `peak`: 1, 2 or 5 times a power of ten. */
 function axis(peak) {
-	if (!(peak > 1))
-		return 1;
-
-	const power = Math.pow(10, Math.floor(Math.log10(peak)));
+	const power = Math.pow(10, Math.floor(Math.log10(Math.max(1, peak))));
 
 	return [ 1, 2, 5, 10 ].map(n => n * power).find(n => n >= peak);
 }
 
 /* What `explain` says, in the language of the page. */
 function verdict(e) {
-	const out = { lines: [] };
+	const say = (state, tone, title, text) => look(state, tone, title, text.format(e.out));
+	const home = text => say('protecting', 'good', _('It stays in the house'), text);
+	const no = text => say('blocking', 'good', _('No'), text);
+	const found = {
+		refused: no(_('It does not get out.')),
+		unreachable: no(_('The router has no way to send it.')),
+		passes: {
+			tunnel: say('protecting', 'good', _('Yes, through the tunnel'), _('It leaves through %s.')),
+			local: home(_('It goes to the local network at %s.')),
+			router: home(_('It is for the router itself.'))
+		}[e.place] || say('off', 'error', _('Yes, around the tunnel'), _('It leaves by %s, in the clear.'))
+	}[e.verdict] || stranger(e.verdict);
 	const by = e.rule ? _('Rule %s, guarantee %s').format(e.rule, e.guarantee) : '';
 
-	if (e.verdict == 'refused')
-		Object.assign(out, { state: 'blocking', tone: 'good', title: _('No'), detail: _('It does not get out.') });
-	else if (e.verdict == 'unreachable')
-		Object.assign(out, { state: 'blocking', tone: 'good', title: _('No'), detail: _('The router has no way to send it.') });
-	else if (e.verdict != 'passes')
-		Object.assign(out, unknown(_('The program answers what this page does not know: %s').format(e.verdict)));
-	else if (e.place == 'tunnel')
-		Object.assign(out, { state: 'protecting', tone: 'good', title: _('Yes, through the tunnel'), detail: _('It leaves through %s.').format(e.out) });
-	else if (e.place == 'local')
-		Object.assign(out, { state: 'protecting', tone: 'good', title: _('It stays in the house'), detail: _('It goes to the local network at %s.').format(e.out) });
-	else if (e.place == 'router')
-		Object.assign(out, { state: 'protecting', tone: 'good', title: _('It stays in the house'), detail: _('It is for the router itself.') });
-	else
-		Object.assign(out, { state: 'off', tone: 'error', title: _('Yes, around the tunnel'), detail: _('It leaves by %s, in the clear.').format(e.out) });
-
-	if (by)
-		out.lines.push(by);
-	if (e.reason)
-		out.lines.push(e.reason);
-	if (!e.certain)
-		out.lines.push(_('This is not certain: see the notes.'));
-
-	return out;
+	return { ...found, lines: [ by, e.reason, e.certain ? '' : _('This is not certain: see the notes.') ].filter(line => line) };
 }
 
-/* Whether switching on would cut the tunnel off, as far as can be told: mode strict without a server. */
+/* Mode strict without a server: switching on would keep the tunnel down. What to ask then, or null. */
 function cutsItself(router, endpoints) {
-	return (router || 'strict') == 'strict' && !(endpoints || []).some(e => e.resolved);
+	return (router || 'strict') == 'strict' && !endpoints?.some(e => e.resolved) ? [ ...WARNINGS['no-endpoint'], _('Switch on all the same') ] : null;
 }
 
 return baseclass.extend({
-	clock, ago, hosts, clients, hostLabel, nameOf, pauses, banner, layer, tunnel, endpoint, warnings, warningTitle,
+	clock, ago, list, addresses, hosts, clients, nameOf, pauses, banner, layer, tunnel, endpoint, warning, warnings,
 	counts, rate, axis, verdict, cutsItself
 });

@@ -7,121 +7,78 @@
  */
 
 const DNS_PORTS = [ 53, 853, 5353, 5355 ];
-const PROTOS = { icmp: 1, '6in4': 41, tcp: 6, udp: 17, gre: 47, esp: 50, ah: 51, icmpv6: 58 };
+const DEFAULT_PASS_MARK = 0x10000000;
 
-function isIPv4(text) {
-	const m = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(text);
+const allowed = what => _('allowed is %s').format(what);
 
-	return m != null && m.slice(1).every(n => n <= 255 && String(+n) == n);
-}
-
-/* The sixteen bytes of an IPv6 address, or null. */
-function parseIPv6(text) {
-	if (!/^[0-9a-f:.]+$/i.test(text))
-		return null;
-
-	const v4 = /^(.*:)([^:]*\..*)$/.exec(text);
-
-	if (v4) {
-		if (!isIPv4(v4[2]))
-			return null;
-
-		const b = v4[2].split('.').map(Number);
-
-		text = v4[1] + (b[0] * 256 + b[1]).toString(16) + ':' + (b[2] * 256 + b[3]).toString(16);
-	}
-
-	const halves = text.split('::');
-
-	if (halves.length > 2)
-		return null;
-
-	const words = halves.map(h => h == '' ? [] : h.split(':'));
-	const count = words.reduce((n, w) => n + w.length, 0);
-
-	if (words.some(w => w.some(x => !/^[0-9a-f]{1,4}$/i.test(x))))
-		return null;
-	if (halves.length == 1 ? count != 8 : count > 7)
-		return null;
-
-	const full = halves.length == 1 ? words[0] : words[0].concat(Array(8 - count).fill('0'), words[1]);
-
-	return [].concat.apply([], full.map(w => [ parseInt(w, 16) >> 8, parseInt(w, 16) & 255 ]));
-}
-
+/* The bytes of an address, or null. */
 function parseAddress(text) {
-	return isIPv4(text) ? text.split('.').map(Number) : parseIPv6(text);
+	const four = text.split('.');
+
+	if (four.length == 4 && four.every(n => n >= 0 && n <= 255 && String(+n) == n))
+		return four.map(Number);
+	if (!/^[0-9a-f.]*:[0-9a-f:.]*$/i.test(text))
+		return null;
+
+	try {
+		/* The browser reads the many ways to write one, and writes it in one way. */
+		const [ head, tail ] = new URL('http://[' + text + ']').hostname.slice(1, -1).split('::').map(half => half ? half.split(':') : []);
+		const words = tail ? [ ...head, ...Array(8 - head.length - tail.length).fill('0'), ...tail ] : head;
+
+		return words.flatMap(w => [ parseInt(w, 16) >> 8, parseInt(w, 16) & 255 ]);
+	}
+	catch {
+		return null;
+	}
 }
+
+const stemOf = text => text.replace(/\*$/, '');
 
 function device(text) {
-	const prefix = /\*$/.test(text), stem = prefix ? text.slice(0, -1) : text;
+	const stem = stemOf(text);
 
 	if (stem == '')
-		return prefix ? _('\'*\' alone would name every device') : _('it is empty');
+		return _('\'*\' alone would name every device');
 	if (stem.length > 15)
 		return _('a device name has at most 15 characters');
 	if (stem == '.' || stem == '..')
 		return _('the kernel has no device of that name');
 	if (!/^[!-~]+$/.test(stem) || /[/:*"\\]/.test(stem))
 		return _('a device name is made of letters, digits and . - _ @ +; \'*\' only at its end');
-	if (stem == 'lo' && !prefix)
-		return _('the loopback device is neither a tunnel nor a network');
 
-	return true;
+	return text != 'lo' || _('the loopback device is neither a tunnel nor a network');
 }
 
-function interfaceName(text) {
-	if (text == '')
-		return _('it is empty');
-	if (text.length > 64 || !/^[A-Za-z0-9_.@-]+$/.test(text))
-		return _('an interface\'s name is made of letters, digits and . - _ @');
-
-	return true;
-}
+const interfaceName = text => (/^[A-Za-z0-9_.@-]{1,64}$/.test(text)) || _('an interface\'s name is made of letters, digits and . - _ @');
 
 function exemptNet(text) {
-	const slash = text.indexOf('/');
-	const bytes = parseAddress(slash < 0 ? text : text.slice(0, slash));
+	const [ , host, digits ] = /^([^/]*)(?:\/(.*))?$/.exec(text);
+	const bytes = parseAddress(host);
 
 	if (!bytes)
 		return _('it is not an address or network');
+	if (digits != null && !/^\d+$/.test(digits))
+		return _('its prefix length is not a number');
 
-	let length = bytes.length * 8;
+	const length = digits == null ? bytes.length * 8 : +digits;
 
-	if (slash >= 0) {
-		const digits = text.slice(slash + 1);
+	if (length > bytes.length * 8)
+		return _('its prefix length is too large');
+	if (bytes.some((byte, n) => byte & (255 >> Math.min(8, Math.max(0, length - 8 * n)))))
+		return _('it has bits set behind its prefix length');
 
-		if (!/^\d+$/.test(digits))
-			return _('its prefix length is not a number');
-		if (+digits > length)
-			return _('its prefix length is too large');
-
-		length = +digits;
-	}
-
-	for (let bit = length; bit < bytes.length * 8; bit++)
-		if (bytes[bit >> 3] & (128 >> (bit & 7)))
-			return _('it has bits set behind its prefix length');
-
-	return length < 8 ? _('it is too wide for an exemption; the widest is /8') : true;
+	return length >= 8 || _('it is too wide for an exemption; the widest is /8');
 }
 
 function unicast(bytes) {
-	if (bytes.length == 4) {
-		if (bytes.every(b => b == 0) || bytes[0] == 127 || (bytes[0] >= 224 && bytes[0] <= 239))
-			return _('it is not the address of another host');
-		if (bytes.every(b => b == 255))
-			return _('it is the broadcast address');
+	const zero = n => !bytes.slice(0, n).some(b => b), [ first ] = bytes;
 
-		return true;
-	}
-
-	if (bytes[0] == 255 || (bytes.slice(0, 15).every(b => b == 0) && bytes[15] <= 1))
+	if (bytes.length == 4 ? zero(4) || first == 127 || first >> 4 == 14 : first == 255 || (zero(15) && bytes[15] <= 1))
 		return _('it is not the address of another host');
-	if (bytes.slice(0, 10).every(b => b == 0) && bytes[10] == 255 && bytes[11] == 255)
-		return _('it is an IPv4 address in IPv6 clothes: write it as IPv4');
+	if (bytes.length == 4)
+		return !bytes.every(b => b == 255) || _('it is the broadcast address');
 
-	return true;
+	return !(zero(10) && bytes[10] == 255 && bytes[11] == 255) || _('it is an IPv4 address in IPv6 clothes: write it as IPv4');
 }
 
 function address(text) {
@@ -131,105 +88,99 @@ function address(text) {
 }
 
 function host(text) {
-	const bytes = parseAddress(text);
-	const name = text.replace(/\.$/, ''), labels = name.split('.');
+	const bytes = parseAddress(text), name = text.replace(/\.$/, ''), labels = name.split('.');
 	const fits = bytes ? unicast(bytes) === true :
 		name.length <= 253 && labels.every(l => (/^[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$/.test(l))) &&
 		!/^\d+$/.test(labels[labels.length - 1]);
 
-	return fits || _('allowed is %s').format(_('an address or a host name'));
+	return fits || allowed(_('an address or a host name'));
 }
 
 function mac(text) {
-	const parts = text.split(/[:-]/);
+	const parts = text.split(/[:-]/), bytes = parts.map(p => parseInt(p, 16));
 
-	if (parts.length != 6 || parts.some(p => !/^[0-9a-f]{1,2}$/i.test(p)))
+	if (parts.length != 6 || !parts.every(p => (/^[0-9a-f]{1,2}$/i.test(p))))
 		return _('it is not an Ethernet address such as 00:11:22:aa:bb:cc');
-	if (parseInt(parts[0], 16) & 1 || parts.every(p => parseInt(p, 16) == 0))
-		return _('it is a group address or zero: no device sends from it');
 
-	return true;
+	return !(bytes[0] & 1 || !bytes.some(b => b)) || _('it is a group address or zero: no device sends from it');
 }
 
-function isPort(text) {
-	return (/^\d+$/.test(text)) && +text >= 1 && +text <= 65535;
-}
+/* A decimal number from 1 to `most`. */
+const within = (text, most) => (/^\d+$/.test(text)) && +text >= 1 && +text <= most;
 
-function port(text) {
-	return isPort(text) || _('allowed is %s').format(_('a port from 1 to 65535'));
+const port = text => within(text, 65535) || allowed(_('a port from 1 to 65535'));
+
+function range(text) {
+	const [ , first, last ] = /^([^-]*)(?:-(.*))?$/.exec(text);
+
+	return [ first, last == null ? first : last ];
 }
 
 function ports(text) {
-	const dash = text.indexOf('-');
-	const ends = dash < 0 ? [ text, text ] : [ text.slice(0, dash), text.slice(dash + 1) ];
+	const ends = range(text);
 
-	if (!ends.every(isPort))
+	if (!ends.every(p => within(p, 65535)))
 		return _('it is not a port (1-65535) or a range of ports such as 8000-8100');
 
 	return +ends[0] <= +ends[1] || _('its first port is above its last');
 }
 
-/* The protocol's number, or null. */
-function protoNumber(text) {
-	if (PROTOS.hasOwnProperty(text))
-		return PROTOS[text];
+const isProto = text => (/^(tcp|udp|icmp|icmpv6|gre|esp|ah|6in4)$/.test(text)) || within(text, 255);
 
-	return (/^\d+$/.test(text)) && +text >= 1 && +text <= 255 ? +text : null;
-}
+const exemptProto = text => isProto(text) || allowed(_('tcp, udp, icmp, icmpv6, gre, esp or a number'));
 
-function hasPorts(proto) {
-	return proto == 6 || proto == 17;
-}
+const serverProto = text => isProto(text) || allowed(_('udp, tcp, gre, esp, ah, 6in4 or a protocol number'));
+
+const hasPorts = proto => (/^(tcp|udp|0*6|0*17)$/.test(proto));
 
 function label(text) {
 	/* Control characters, and marks that change the direction of writing. */
-	const hidden = c => c < 0x20 || (c >= 0x7f && c <= 0x9f) || (c >= 0x200b && c <= 0x200f) ||
-		(c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || c == 0xfeff;
-	const chars = Array.from(text);
+	const hidden = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/;
 
-	return (text.trim() != '' && chars.length <= 32 && !chars.some(c => hidden(c.codePointAt(0)))) ||
-		_('allowed is %s').format(_('a name of at most 32 printable characters'));
+	return (text.trim() != '' && Array.from(text).length <= 32 && !hidden.test(text)) || allowed(_('a name of at most 32 printable characters'));
 }
 
-/* A 32-bit number, decimal or with 0x; null for anything else. */
+/* A 32-bit number, decimal or with 0x; NaN for anything else. */
 function number(text) {
-	const hex = /^0[xX]([0-9A-Fa-f]+)$/.exec(text);
-	const n = hex ? parseInt(hex[1], 16) : (/^\d+$/.test(text) ? +text : NaN);
+	const n = /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : NaN;
 
-	return n <= 0xffffffff ? n : null;
+	return n <= 0xffffffff ? n : NaN;
 }
 
-function mark(text) {
-	return number(text) > 0 || _('allowed is %s').format(_('a packet mark other than 0, such as 0xca6c'));
+/* The bit beside the pass mark that the program uses as well. */
+const neighbour = mark => mark == 0x80000000 ? 0x40000000 : mark * 2;
+
+/* `m` is the main section: the bits that it uses mean something else. */
+function mark(text, m) {
+	const n = number(text), pass = number(m?.pass_mark || '') || DEFAULT_PASS_MARK;
+	const hex = bit => '0x' + bit.toString(16);
+
+	if (!(n > 0))
+		return allowed(_('a packet mark other than 0, such as 0xca6c'));
+	if (m?.ipsec == '1' && n & neighbour(pass))
+		return _('it contains the bit %s, which option ipsec needs').format(hex(neighbour(pass)));
+
+	return !(n & pass) || _('it contains the pass mark %s, which would let such packets go anywhere').format(hex(pass));
 }
 
 function passMark(text) {
 	const n = number(text);
-	const neighbour = n == 0x80000000 ? 0x40000000 : n * 2;
-	const taken = x => (x & 0x00ff3f00) != 0;
 
-	return (n > 0 && Math.log2(n) % 1 == 0 && !taken(n) && !taken(neighbour)) ||
-		_('allowed is %s').format(_('one bit that pbr and mwan3 leave alone (0x1 to 0x40, 0x4000, 0x1000000 to 0x80000000)'));
+	return (n > 0 && Math.log2(n) % 1 == 0 && !((n | neighbour(n)) & 0x00ff3f00)) ||
+		allowed(_('one bit that pbr and mwan3 leave alone (0x1 to 0x40, 0x4000, 0x1000000 to 0x80000000)'));
 }
 
-function user(text) {
-	return (/^[A-Za-z0-9_.$-]{1,32}$/.test(text)) || _('allowed is %s').format(_('a user\'s name or number'));
-}
+const user = text => (/^[A-Za-z0-9_.$-]{1,32}$/.test(text)) || allowed(_('a user\'s name or number'));
 
 /* UCI's words for yes and no (/lib/functions.sh), as form.Flag writes them. */
 function flag(text, otherwise) {
-	if ([ '1', 'on', 'true', 'yes', 'enabled' ].indexOf(text) >= 0)
-		return '1';
-	if ([ '0', 'off', 'false', 'no', 'disabled' ].indexOf(text) >= 0)
-		return '0';
+	const at = [ '0', '1', 'off', 'on', 'false', 'true', 'no', 'yes', 'disabled', 'enabled' ].indexOf(text);
 
-	return otherwise;
+	return at < 0 ? otherwise : String(at % 2);
 }
 
 /* Values of a list: the words of an option count as well. */
-function words(value) {
-	return [].concat.apply([], [].concat(value == null ? [] : value).map(v => String(v).split(/\s+/))).filter(w => w != '');
-}
+const words = value => [].concat(value ?? []).flatMap(v => String(v).split(/\s+/)).filter(w => w != '');
 
 /* What is wrong with an exemption as a whole, all of it { src_mac, src_ip, dest_ip, dest_port, proto }. */
 function exemption(e) {
@@ -239,72 +190,62 @@ function exemption(e) {
 		return _('it names nothing and would exempt everyone: add src_mac, src_ip, dest_ip or dest_port');
 
 	const list = words(e.dest_port);
-	const count = list.reduce((n, range) => {
-		const ends = range.split('-');
+	const count = list.map(range).reduce((n, [ first, last ]) => n + +last - +first + 1, 0);
 
-		return n + (+ends[ends.length - 1]) - (+ends[0]) + 1;
-	}, 0);
-
-	if (named.length == 1 && named[0] == 'dest_port' && count > 1000)
+	if (named.join() == 'dest_port' && count > 1000)
 		return _('%d ports of everyone: at most 1000 without src_mac, src_ip or dest_ip').format(count);
-	if (list.length && e.proto && !hasPorts(protoNumber(e.proto)))
+	if (list.length && e.proto && !hasPorts(e.proto))
 		return _('only tcp and udp have ports: change proto or remove it');
 
-	const of = (nets, v6) => !nets.length || nets.some(n => (n.indexOf(':') >= 0) == v6);
-	const [ src, dest ] = [ words(e.src_ip), words(e.dest_ip) ];
+	const of = (nets, v6) => !nets.length || nets.some(n => n.includes(':') == v6);
 
-	return [ false, true ].some(v6 => of(src, v6) && of(dest, v6)) ||
+	return [ false, true ].some(v6 => of(words(e.src_ip), v6) && of(words(e.dest_ip), v6)) ||
 		_('src_ip and dest_ip are of different families: no packet has both');
 }
 
 /* What is wrong with a VPN server as a whole, { proto, port, source_port, mark, user }. */
 function server(e) {
-	const proto = e.proto || 'udp', ported = hasPorts(protoNumber(proto));
+	const proto = e.proto || 'udp', ported = hasPorts(proto);
 
 	if (ported && !e.port)
 		return _('missing; it names %s').format(_('the VPN server\'s port, from 1 to 65535'));
 	if (!ported && (e.port || e.source_port))
 		return _('protocol %s has no ports: remove it, or set proto to udp or tcp').format(proto);
-	if (ported && DNS_PORTS.indexOf(+e.port) >= 0 && !e.mark && !e.user)
-		return _('an endpoint on a DNS port would let the router\'s own DNS questions out: add option mark (WireGuard\'s fwmark) or option user (the VPN\'s own user)');
 
-	return true;
+	return !(ported && DNS_PORTS.includes(+e.port) && !e.mark && !e.user) ||
+		_('an endpoint on a DNS port would let the router\'s own DNS questions out: add option mark (WireGuard\'s fwmark) or option user (the VPN\'s own user)');
 }
 
 /* Whether two patterns of devices may mean one device. */
 function overlap(a, b) {
-	const stem = p => p.replace(/\*$/, ''), wide = p => (/\*$/.test(p));
+	const fits = (name, pattern) => pattern.endsWith('*') ? stemOf(name).startsWith(stemOf(pattern)) : name == pattern;
 
-	if (wide(a) && wide(b))
-		return stem(a).startsWith(stem(b)) || stem(b).startsWith(stem(a));
-	if (wide(b))
-		return a.startsWith(stem(b));
-	if (wide(a))
-		return b.startsWith(stem(a));
-
-	return a == b;
+	return fits(a, b) || fits(b, a);
 }
 
 /* What contradicts itself in the main section. */
 function main(m) {
-	for (const t of words(m.tunnel_device))
-		for (const l of words(m.local_device))
+	const [ tunnel_device, tunnel_interface, local_device, local_interface ] = [ m.tunnel_device, m.tunnel_interface, m.local_device, m.local_interface ].map(words);
+
+	for (const t of tunnel_device)
+		for (const l of local_device)
 			if (overlap(t, l))
 				return _('tunnel_device \'%s\' and local_device \'%s\' name the same device: a tunnel\'s far side is not a local network').format(t, l);
-	for (const name of words(m.tunnel_interface))
-		if (words(m.local_interface).indexOf(name) >= 0)
-			return _('interface \'%s\' is listed as tunnel_interface and as local_interface').format(name);
+
+	const twice = tunnel_interface.find(name => local_interface.includes(name));
+
+	if (twice)
+		return _('interface \'%s\' is listed as tunnel_interface and as local_interface').format(twice);
 	if (m.enabled != '1')
 		return true;
-	if (!words(m.tunnel_device).length && !words(m.tunnel_interface).length && m.ipsec != '1')
+	if (!tunnel_device.length && !tunnel_interface.length && m.ipsec != '1')
 		return _('enabled without a tunnel: add list tunnel_interface or list tunnel_device (or option ipsec)');
-	if (!words(m.local_device).length && !words(m.local_interface).length)
-		return _('enabled without a local network, which would lock you out: add list local_interface or list local_device');
 
-	return true;
+	return local_device.length + local_interface.length > 0 ||
+		_('enabled without a local network, which would lock you out: add list local_interface or list local_device');
 }
 
 return baseclass.extend({
-	device, interfaceName, exemptNet, address, host, mac, port, ports, protoNumber, label, mark, passMark,
+	device, interfaceName, exemptNet, address, host, mac, port, ports, exemptProto, serverProto, label, mark, passMark,
 	user, flag, words, exemption, server, main
 });

@@ -6,6 +6,8 @@
 'require vpn-killswitch.api as api';
 'require vpn-killswitch.logic as logic';
 
+const { el, svg, table } = api;
+
 const POLL_SECONDS = 5;
 /* Names of hosts change seldom. */
 const HINTS_SECONDS = 60;
@@ -15,61 +17,41 @@ const READINGS = 120;
 const CLIENTS = 25;
 const PAUSES = [ 5, 15, 60 ];
 
-function seconds() {
-	return performance.now() / 1000;
-}
+/* What is shown only while it is known to be true, by the method that makes it. */
+const SECTIONS = {
+	tunnels: _('Tunnels'),
+	blocked: _('Blocked for you'),
+	graph: _('Packets per second'),
+	endpoints: _('VPN servers'),
+	layers: _('Layers')
+};
 
-/* Nothing is shown in it before it is known. */
-function section(title, id) {
-	return E('div', { 'class': 'cbi-section', 'id': id, 'style': 'display:none' }, [ E('h3', {}, [ title ]), E('div') ]);
-}
-
-function table(heads, rows, empty) {
-	return E('table', { 'class': 'table' }, [
-		E('tr', { 'class': 'tr table-titles' }, heads.map(h => E('th', { 'class': 'th', 'scope': 'col' }, [ h ]))),
-		...(rows.length
-			? rows.map(row => E('tr', { 'class': 'tr' }, row.map((cell, n) => E('td', { 'class': 'td', 'data-title': heads[n] }, [ cell ]))))
-			: [ E('tr', { 'class': 'tr placeholder' }, [ E('td', { 'class': 'td', 'colspan': heads.length }, [ E('em', {}, [ empty ]) ]) ]) ])
-	]);
-}
-
-function failed(title, error) {
-	ui.addNotification(title, E('div', {}, (error.lines || [ error.message ]).map(line => E('p', {}, [ line ]))), 'error');
-}
+const seconds = () => performance.now() / 1000;
 
 return view.extend({
 	/* Nothing is waited for: the page stands before the first answer. */
 	render() {
+		const seen = work => () => document.hidden ? Promise.resolve() : work.call(this);
+
 		this.readonly = !L.hasViewPermission();
 		this.known = logic.hosts({});
 		this.rates = [];
-		this.nodes = {
-			banner: E('div', { 'role': 'status', 'aria-live': 'polite' }),
-			controls: E('div', { 'class': 'vks-controls' }),
-			pauses: E('div'),
-			warnings: E('div'),
-			tunnels: section(_('Tunnels'), 'vks-tunnels'),
-			blocked: section(_('Blocked for you'), 'vks-blocked'),
-			graph: section(_('Packets per second'), 'vks-graph'),
-			endpoints: section(_('VPN servers'), 'vks-endpoints'),
-			layers: section(_('Layers'), 'vks-layers')
-		};
+		this.nodes = { banner: E('div', { role: 'status' }), controls: el('div', 'vks-controls'), pauses: el('div'), warnings: el('div') };
+
+		for (const name in SECTIONS)
+			this.nodes[name] = E('div', { class: 'cbi-section', id: 'vks-' + name }, [ el('h3', '', SECTIONS[name]), el('div') ]);
 
 		this.makeControls();
 		this.refreshBanner();
 		this.refreshHints();
 
-		poll.add(() => document.hidden ? Promise.resolve() : this.refresh(), POLL_SECONDS);
-		poll.add(() => document.hidden ? Promise.resolve() : this.refreshHints(), HINTS_SECONDS);
+		poll.add(seen(this.refresh), POLL_SECONDS);
+		poll.add(seen(this.refreshHints), HINTS_SECONDS);
 		/* Counts down, and notices when answers stay out: also while a call hangs. */
 		window.setInterval(() => this.refreshBanner(), 1000);
-		document.addEventListener('visibilitychange', () => document.hidden || this.refresh());
+		document.addEventListener('visibilitychange', seen(this.refresh));
 
-		return E('div', { 'class': 'cbi-map' }, [
-			api.style(),
-			E('h2', {}, [ _('VPN Kill Switch') ]),
-			...Object.keys(this.nodes).map(name => this.nodes[name])
-		]);
+		return api.page(_('VPN Kill Switch'), ...Object.values(this.nodes));
 	},
 
 	refreshHints() {
@@ -81,19 +63,16 @@ return view.extend({
 
 	/* One call at a time: a slow router is not asked twice. */
 	refresh() {
-		if (!this.asking)
-			this.asking = api.status()
-				.then(status => this.update(status), error => { this.error = error.message; })
-				.finally(() => {
-					this.asking = null;
-					this.refreshBanner();
-				});
-
-		return this.asking;
+		return this.asking ??= api.status()
+			.then(status => this.update(status), error => { this.error = error.message; })
+			.finally(() => {
+				this.asking = null;
+				this.refreshBanner();
+			});
 	},
 
 	update(status) {
-		const reading = { at: seconds(), counts: logic.counts(status.packets) };
+		const reading = { at: seconds(), ...logic.counts(status.packets) };
 
 		/* The kernel does not keep since when a tunnel is down; this page knows what it has seen. */
 		if (status.posture != 'blocking')
@@ -101,105 +80,81 @@ return view.extend({
 		else if (this.status && this.status.posture != 'blocking')
 			this.since = new Date().toLocaleTimeString();
 
-		if (this.reading && status.packets)
-			this.rates.push(logic.rate(this.reading, reading));
+		if (this.reading)
+			this.rates = [ ...this.rates, logic.rate(this.reading, reading) ].slice(-READINGS);
 
-		this.rates = this.rates.slice(-READINGS);
-		[ this.status, this.reading, this.error ] = [ status, reading, null ];
-
+		Object.assign(this, { status, reading, error: null });
 		this.fillClients();
-		this.showWarnings(status);
-		this.show('tunnels', this.tunnelTable(status));
-		this.show('blocked', this.blockedTable(status));
-		this.show('graph', this.graph());
-		this.show('endpoints', this.endpointTable(status));
-		this.show('layers', this.layerTable(status));
-	},
+		dom.content(this.nodes.warnings, logic.warnings(status).map(w => E('div', { class: 'vks-warning vks-' + w.tone, 'data-code': w.code }, [
+			el('strong', '', w.title), w.todo ? el('p', '', w.todo) : '', el('p', w.todo ? 'vks-hint' : '', w.text)
+		])));
 
-	show(name, content) {
-		dom.content(this.nodes[name].lastElementChild, content);
+		for (const name in SECTIONS)
+			dom.content(this.nodes[name].lastElementChild, this[name](status));
 	},
 
 	/* What changed is written, and what only counts is not spoken: a screen reader would do it every second. */
 	refreshBanner() {
 		const passed = this.reading ? Math.floor(seconds() - this.reading.at) : 0;
-		const look = logic.banner({ status: this.status, passed, error: this.error, since: this.since }, this.known);
-		const text = JSON.stringify(look);
+		const look = logic.banner(Object.assign({ passed }, this), this.known), text = JSON.stringify(look);
 
 		if (text != this.shown) {
-			const counts = look.state == this.state && [ 'paused', 'unknown' ].indexOf(look.state) >= 0;
-
-			this.nodes.banner.setAttribute('aria-live', counts ? 'off' : 'polite');
+			this.nodes.banner.setAttribute('aria-live', look.state == this.state && [ 'paused', 'unknown' ].includes(look.state) ? 'off' : 'polite');
 			dom.content(this.nodes.banner, api.banner(look));
 		}
 
 		[ this.shown, this.state ] = [ text, look.state ];
 		/* What was true is not shown as if it still were. */
-		this.sure = look.state != 'unknown' && this.status != null;
+		this.sure = look.state != 'unknown';
 
-		for (const name of [ 'tunnels', 'blocked', 'graph', 'endpoints', 'layers', 'warnings' ])
+		for (const name of [ 'warnings', ...Object.keys(SECTIONS) ])
 			this.nodes[name].style.display = this.sure ? '' : 'none';
 
 		this.refreshControls();
 		this.refreshPauses(passed);
 	},
 
-	makeControls() {
-		this.power = E('button', {
-			'class': 'btn cbi-button vks-switch', 'role': 'switch', 'aria-checked': 'false',
-			'click': ui.createHandlerFn(this, 'handlePower')
-		}, [ E('span', { 'class': 'vks-track', 'aria-hidden': 'true' }), E('span') ]);
-		this.client = E('select', { 'class': 'cbi-input-select', 'aria-label': _('Pause for') });
-		this.pauseButtons = PAUSES.map(minutes => E('button', {
-			'class': 'btn cbi-button', 'click': ui.createHandlerFn(this, 'handlePause', minutes)
-		}, [ _('%d min').format(minutes) ]));
-		this.reason = E('span', { 'class': 'vks-hint' });
+	button(name, classes, handler, ...args) {
+		return E('button', { class: 'btn cbi-button ' + classes, click: ui.createHandlerFn(this, handler, ...args) }, [ name ]);
+	},
 
-		dom.content(this.nodes.controls, [
-			this.power,
-			E('span', {}, [ E('span', {}, [ _('Pause') ]), this.client, ...this.pauseButtons ]),
-			this.reason
-		]);
+	makeControls() {
+		this.power = this.button(el('span', 'vks-track'), 'vks-switch', 'handlePower');
+		this.power.setAttribute('role', 'switch');
+		this.power.append(el('span'));
+		this.client = E('select', { class: 'cbi-input-select', 'aria-label': _('Pause for') });
+		this.pausers = [ this.client, ...PAUSES.map(minutes => this.button(_('%d min').format(minutes), '', 'handlePause', minutes)) ];
+		this.reason = el('span', 'vks-hint');
 		this.fillClients();
+		dom.content(this.nodes.controls, [ this.power, el('span', '', _('Pause'), this.pausers), this.reason ]);
 	},
 
 	fillClients() {
-		const chosen = this.client.value, clients = logic.clients(this.status, this.known);
-		const names = JSON.stringify(clients);
+		const chosen = this.client.value, clients = logic.clients(this.status, this.known), text = JSON.stringify(clients);
 
 		/* A list that somebody has open stays as it is. */
-		if (names == this.clients)
+		if (text == this.clients)
 			return;
 
-		this.clients = names;
-
-		dom.content(this.client, [
-			E('option', { 'value': '' }, [ _('All devices') ]),
-			...clients.map(h => E('option', { 'value': h.mac }, [
-				h.name ? '%s (%s)'.format(h.name, h.addrs[0]) : h.addrs[0]
-			]))
-		]);
+		this.clients = text;
+		dom.content(this.client, [ { mac: '', label: _('All devices'), addrs: [] }, ...clients ].map(h =>
+			E('option', { value: h.mac }, [ h.name ? '%s (%s)'.format(h.name, h.addrs[0]) : h.label ])));
 		this.client.value = clients.some(h => h.mac == chosen) ? chosen : '';
 	},
 
 	/* A control that cannot be used says why. */
 	refreshControls() {
 		const on = this.sure && this.status.enabled;
-		let why = '';
-
-		if (this.readonly)
-			why = _('You may look at this and not change it.');
-		else if (!this.sure)
-			why = _('Waiting for the router.');
-		else if (!on)
-			why = _('There is nothing to pause while protection is off.');
+		const why = this.readonly ? _('You may look at this and not change it.')
+			: (!this.sure ? _('Waiting for the router.')
+				: (!on ? _('Nothing to pause: protection is off.') : ''));
 
 		this.power.setAttribute('aria-checked', String(on));
 		this.power.lastElementChild.textContent = !this.sure ? _('Protection: unknown') : (on ? _('Protection is on') : _('Protection is off'));
 
 		if (!this.busy) {
 			this.power.disabled = this.readonly || !this.sure;
-			[ this.client, ...this.pauseButtons ].forEach(node => node.disabled = why != '');
+			this.pausers.forEach(node => node.disabled = why != '');
 		}
 
 		if (this.reason.textContent != why)
@@ -209,14 +164,15 @@ return view.extend({
 	refreshPauses(passed) {
 		const running = this.sure ? logic.pauses(this.status, this.known, passed) : [];
 		const names = JSON.stringify(running.map(p => p.what));
+		const resume = (name, what) => Object.assign(this.button(name, 'cbi-button-positive', 'handleResume', what), { disabled: this.readonly });
 
 		if (names != this.paused) {
-			this.clocks = running.map(() => E('strong', { 'role': 'timer' }));
-			dom.content(this.nodes.pauses, running.map((p, n) => E('div', { 'class': 'vks-controls' }, [
-				E('span', {}, [ E('span', {}, [ _('%s: closes in').format(p.name) ]), this.clocks[n] ]),
-				p.address ? this.resumeButton(_('Close now'), p.what) : ''
-			])).concat(running.length > 1 || running.some(p => !p.address) ? [ this.resumeButton(_('End all pauses'), [ '' ]) ] : []));
+			this.clocks = running.map(() => E('strong', { role: 'timer' }));
 			this.paused = names;
+			dom.content(this.nodes.pauses, running.map((p, n) => el('div', 'vks-controls',
+				el('span', '', _('%s: closes in').format(p.name), this.clocks[n]),
+				p.address ? resume(_('Close now'), p.what) : ''
+			)).concat(running.length > 1 || running.some(p => !p.address) ? resume(_('End all pauses'), [ '' ]) : []));
 		}
 
 		running.forEach((p, n) => this.clocks[n].textContent = logic.clock(p.left));
@@ -226,158 +182,104 @@ return view.extend({
 			this.refresh();
 	},
 
-	resumeButton(text, what) {
-		return E('button', {
-			'class': 'btn cbi-button cbi-button-positive', 'disabled': this.readonly || null,
-			'click': ui.createHandlerFn(this, 'handleResume', what)
-		}, [ text ]);
-	},
-
 	/* Does something, then shows what is true, whether it worked or not. */
-	change(title, work) {
+	async change(title, work) {
 		this.busy = true;
 
-		return work()
-			.catch(error => failed(title, error))
+		try {
+			await work().catch(error => api.failed(title, error));
 			/* A call that began before the change tells of before. */
-			.then(() => this.asking)
-			.then(() => this.refresh())
-			.finally(() => {
-				this.busy = false;
-				this.refreshBanner();
+			await this.asking;
+			await this.refresh();
+		}
+		finally {
+			this.busy = false;
+			this.refreshBanner();
+		}
+	},
+
+	async handlePower() {
+		const s = this.status, cut = logic.cutsItself(s.router, s.endpoints);
+
+		if (!s.enabled && (!cut || await api.ask(...cut)))
+			await this.change(_('Protection could not be switched on'), async () => {
+				for (const w of (await api.enable()).warnings.map(logic.warning))
+					ui.addNotification(w.title, api.paragraphs([ w.todo, w.text ]), 'warning');
 			});
-	},
-
-	ask(title, text, yes, work) {
-		return new Promise(resolve => {
-			ui.showModal(title, [
-				E('p', {}, [ text ]),
-				E('div', { 'class': 'right' }, [
-					E('button', { 'class': 'btn cbi-button', 'click': () => { ui.hideModal(); resolve(); } }, [ _('Cancel') ]),
-					' ',
-					E('button', { 'class': 'btn cbi-button cbi-button-negative important', 'click': () => { ui.hideModal(); resolve(work()); } }, [ yes ])
-				])
-			]);
-			document.querySelector('#modal_overlay button').focus();
-		});
-	},
-
-	handlePower() {
-		const off = () => this.change(_('Protection could not be switched off'), () => api.disable());
-		const on = () => this.change(_('Protection could not be switched on'), () => api.enable().then(done => {
-			for (const w of done.warnings)
-				ui.addNotification(logic.warningTitle(w.code), E('p', {}, [ w.message ]), 'warning');
-		}));
-
-		if (this.status.enabled)
-			return this.ask(_('Switch protection off?'), _('Every device will reach the internet around the tunnel, until you switch protection on again.'), _('Switch off'), off);
-		if (logic.cutsItself(this.status.router, this.status.endpoints))
-			return this.ask(_('The tunnel could not come up'), _('No address of a VPN server is known, and the router itself may reach nothing else: a tunnel that is down stays down. Add the server in the settings first, or let the router send more.'), _('Switch on all the same'), on);
-
-		return on();
+		else if (s.enabled && await api.ask(_('Switch protection off?'), _('Every device will reach the internet around the tunnel.'), _('Switch off')))
+			await this.change(_('Protection could not be switched off'), api.disable);
 	},
 
 	handlePause(minutes) {
-		const host = this.known.all.find(h => h.mac == this.client.value);
-		const clients = host ? host.addrs : [ '' ];
+		return this.change(_('The pause was refused'), async () => {
+			const results = [];
 
-		return this.change(_('The pause was refused'), () => {
 			/* A host has addresses that it no longer uses: one that can be paused is enough. */
-			const tries = clients.reduce((before, client) => before.then(results =>
-				api.pause('%dm'.format(minutes), client).then(() => results.concat(null), error => results.concat(error))
-			), Promise.resolve([]));
+			for (const client of this.known.all.find(h => h.mac == this.client.value)?.addrs || [ '' ])
+				results.push(await api.pause(minutes + 'm', client).then(() => null, error => error));
 
-			return tries.then(results => {
-				if (results.every(error => error))
-					throw results[0];
-			});
+			if (results.every(error => error))
+				throw results[0];
 		});
 	},
 
 	handleResume(what) {
-		return this.change(_('The pause could not be ended'), () =>
-			what.reduce((before, client) => before.then(() => api.resume(client)), Promise.resolve()));
+		return this.change(_('The pause could not be ended'), async () => {
+			for (const client of what)
+				await api.resume(client);
+		});
 	},
 
-	showWarnings(status) {
-		const settings = L.url('admin/services/vpn-killswitch/settings');
-
-		dom.content(this.nodes.warnings, logic.warnings(status).map(w => E('div', { 'class': 'vks-warning vks-%s'.format(w.tone), 'data-code': w.code }, [
-			E('strong', {}, [ w.title ]),
-			E('p', {}, [ w.text ]),
-			w.code == 'unclassified' ? E('a', { 'href': settings }, [ _('Open the settings') ]) : ''
-		])));
-	},
-
-	tunnelTable(status) {
+	tunnels(status) {
 		return table([ _('Device'), _('State'), _('Last handshake'), _('Addresses') ], status.tunnels.map(t => {
 			const look = logic.tunnel(t);
 
-			return [ t.device, api.badge(look.tone, look.state), look.handshake, t.addresses.filter(a => a.indexOf('fe80') != 0).join(', ') || '-' ];
+			return [ t.device, api.badge(look), look.handshake, logic.list(logic.addresses([ t ])) || '-' ];
 		}), _('No tunnel is configured.'));
 	},
 
-	endpointTable(status) {
+	endpoints(status) {
 		return table([ _('Server'), _('Address'), _('Protocol'), _('Packets'), _('Found in') ], status.endpoints.map(e => {
 			const look = logic.endpoint(e);
 
-			return [ e.name == e.host ? e.host : '%s (%s)'.format(e.name, e.host), api.badge(look.tone, look.state), look.transport, String(e.packets), e.source ];
+			return [ e.name == e.host ? e.host : '%s (%s)'.format(e.name, e.host), api.badge(look), look.transport, e.packets, e.source ];
 		}), _('No VPN server is known.'));
 	},
 
-	layerTable(status) {
-		return table([ _('Layer'), _('State'), _('Note') ], status.layers.map(l => {
-			const look = logic.layer(l);
-
-			return [ look.name, api.badge(look.tone, look.state), look.detail || '-' ];
-		}), '');
+	layers(status) {
+		return table([ _('Layer'), _('State'), _('Note') ], status.layers.map(logic.layer).map(l => [ l.name, api.badge(l), l.detail || '-' ]));
 	},
 
-	blockedTable(status) {
-		const shown = status.blocked.slice(0, CLIENTS), more = status.blocked.length - shown.length;
+	blocked({ blocked }) {
+		const more = blocked.length - CLIENTS;
 
-		return [ table([ _('Device'), _('Address'), _('Packets'), _('Last time') ], shown.map(b => {
+		return [ table([ _('Device'), _('Address'), _('Packets'), _('Last time') ], blocked.slice(0, CLIENTS).map(b => {
 			const name = logic.nameOf(b.address, this.known);
 
-			return [ name == b.address ? '-' : name, b.address, String(b.packets), logic.ago(b.seconds_ago) ];
-		}), _('Nobody tried to get out around the tunnel.')), more ? E('p', {}, [ _('and %d more').format(more) ]) : '' ];
+			return [ name == b.address ? '-' : name, b.address, b.packets, logic.ago(b.seconds_ago) ];
+		}), _('Nobody tried to get out around the tunnel.')), more > 0 ? el('p', '', _('and %d more').format(more)) : '' ];
 	},
 
 	graph() {
-		const lines = [ 'passed', 'blocked' ];
-		const numbers = line => this.rates.filter(r => r).map(r => r[line]);
-		const peak = line => Math.max(0, ...numbers(line));
-		const top = logic.axis(Math.max(...lines.map(peak)));
-		const first = READINGS - this.rates.length;
-		/* A gap where the counters began anew is a gap. */
-		const points = line => this.rates.map((r, n) => r ? '%d,%.2f'.format(first + n, 100 - 100 * r[line] / top) : null).filter(p => p).join(' ');
-		const now = this.rates[this.rates.length - 1];
-		const row = (line, title) => {
-			const all = numbers(line), mean = all.length ? all.reduce((a, b) => a + b, 0) / all.length : 0;
+		const rates = this.rates, first = READINGS - rates.length;
+		const lines = Object.entries({ passed: _('Passed'), blocked: _('Blocked') }).map(([ name, title ]) => {
+			const all = rates.filter(r => r).map(r => r[name]);
 
-			return E('tr', { 'class': 'tr' }, [
-				E('td', { 'class': 'td' }, [ E('strong', { 'class': 'vks-key-' + line }, [ title ]) ]),
-				...[ [ _('Now'), now ? now[line] : 0 ], [ _('Average'), mean ], [ _('Peak'), peak(line) ] ]
-					.map(([ what, n ]) => E('td', { 'class': 'td' }, [ '%s %.1f'.format(what, n) ]))
-			]);
-		};
+			return { name, title, peak: Math.max(0, ...all), mean: all.reduce((a, b) => a + b, 0) / (all.length || 1), now: rates[rates.length - 1]?.[name] || 0 };
+		});
+		const top = logic.axis(Math.max(...lines.map(l => l.peak)));
+		/* A gap where the counters began anew is a gap. */
+		const points = name => rates.map((r, n) => r ? '%d,%.2f'.format(first + n, 100 - 100 * r[name] / top) : '').join(' ');
 
 		return [
-			api.svg('svg', {
-				'class': 'vks-graph', 'viewBox': '0 0 %d 100'.format(READINGS - 1), 'preserveAspectRatio': 'none', 'role': 'img',
-				'aria-label': _('Packets per second of the last ten minutes')
-			}, [ 25, 50, 75 ].map(y => api.svg('line', { 'x1': 0, 'x2': READINGS, 'y1': y, 'y2': y }))
-				.concat(lines.map(line => api.svg('polyline', { 'class': 'vks-' + line, 'points': points(line) })))),
-			E('div', { 'class': 'vks-axis vks-hint' }, [
-				E('span', {}, [ _('%d s ago').format((READINGS - 1) * POLL_SECONDS) ]),
-				E('span', {}, [ _('full height: %d').format(top) ]),
-				E('span', {}, [ _('now') ])
-			]),
-			E('table', { 'class': 'table' }, [ row('passed', _('Passed')), row('blocked', _('Blocked')) ])
+			svg('svg', {
+				class: 'vks-graph', viewBox: '0 0 %d 100'.format(READINGS - 1), preserveAspectRatio: 'none', role: 'img',
+				'aria-label': SECTIONS.graph
+			}, ...[ 25, 50, 75 ].map(y => svg('line', { x2: READINGS, y1: y, y2: y })), ...lines.map(l => svg('polyline', { class: 'vks-' + l.name, points: points(l.name) }))),
+			el('div', 'vks-axis vks-hint', [ _('%d s ago').format((READINGS - 1) * POLL_SECONDS), _('full height: %d').format(top), _('now') ].map(text => el('span', '', text))),
+			table([ '', _('Now'), _('Average'), _('Peak') ], lines.map(l => [ el('strong', 'vks-key-' + l.name, l.title), ...[ l.now, l.mean, l.peak ].map(n => '%.1f'.format(n)) ]))
 		];
 	},
 
-	handleSave: null,
-	handleSaveApply: null,
-	handleReset: null
+	addFooter() {}
 });

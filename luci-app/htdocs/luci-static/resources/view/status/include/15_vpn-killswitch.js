@@ -15,15 +15,10 @@ return baseclass.extend({
 	},
 
 	render([ seen, hints ]) {
-		const look = logic.banner(seen, logic.hosts(hints));
+		const s = seen.status;
 
-		return E('div', {}, [
-			api.style(),
-			api.banner(look, true),
-			E('p', {}, [
-				seen.status ? _('%d packets were blocked; %d devices tried to get out.').format(logic.counts(seen.status.packets).blocked, seen.status.blocked.length) + ' ' : '',
-				E('a', { 'href': L.url('admin/services/vpn-killswitch/status') }, [ _('Details') ])
-			])
-		]);
+		return api.el('div', '', api.style(), api.banner(logic.banner(seen, logic.hosts(hints)), true), api.el('p', '',
+			s ? _('%d packets were blocked; %d devices tried to get out.').format(logic.counts(s.packets).blocked, s.blocked.length) + ' ' : '',
+			E('a', { href: L.url('admin/services/vpn-killswitch/status') }, [ _('Details') ])));
 	}
 });
