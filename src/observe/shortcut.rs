@@ -16,8 +16,8 @@ pub struct Shortcut {
     pub name: &'static str,
     /// What is there where the kernel has it.
     mark: &'static str,
-    /// A setting in nvram, and its value where the engine is switched off.
-    off: Option<(&'static str, &'static str)>,
+    /// Settings in nvram, each with its value where the engine is switched off.
+    off: &'static [(&'static str, &'static str)],
     forget: Forget,
 }
 
@@ -38,31 +38,31 @@ const KNOWN: [Shortcut; 5] = [
     Shortcut {
         name: "SFE (fast_classifier)",
         mark: "sys/module/fast_classifier",
-        off: Some(("sfe", "0")),
+        off: &[("sfe", "0")],
         forget: Forget::File("sys/fast_classifier/defunct_all"),
     },
     Shortcut {
         name: "SFE (shortcut_fe_cm)",
         mark: "sys/module/shortcut_fe_cm",
-        off: None,
+        off: &[],
         forget: Forget::File("sys/sfe_cm/defunct_all"),
     },
     Shortcut {
         name: "ECM",
         mark: "sys/module/ecm",
-        off: None,
+        off: &[],
         forget: Forget::File("sys/kernel/debug/ecm/ecm_db/defunct_all"),
     },
     Shortcut {
         name: "CTF",
         mark: "sys/module/ctf",
-        off: Some(("ctf_disable", "1")),
+        off: &[("ctf_disable", "1"), ("sfe", "0")],
         forget: Forget::WithTracking,
     },
     Shortcut {
         name: "flow cache",
         mark: "proc/fcache",
-        off: Some(("fc_disable", "1")),
+        off: &[("fc_disable", "1")],
         forget: Forget::Program("fc", "flush"),
     },
 ];
@@ -73,7 +73,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Shortcut {
     fn runs(&self, root: &Path, nvram: Option<&Nvram>) -> bool {
-        let off = |nvram: &Nvram| self.off.is_some_and(|(name, value)| nvram.get(name) == value);
+        let off = |nvram: &Nvram| self.off.iter().any(|(name, value)| nvram.get(name) == *value);
         root.join(self.mark).exists() && !nvram.is_some_and(off)
     }
 
@@ -143,6 +143,9 @@ mod tests {
         let off = "#!/bin/sh\ncase $2 in sfe) echo 0;; fc_disable | ctf_disable) echo 1;; esac\n";
         write("usr/sbin/nvram", off);
         assert!(names().is_empty());
+        // DD-WRT's one switch is for both.
+        write("usr/sbin/nvram", "#!/bin/sh\n[ $2 = sfe ] && echo 0\n");
+        assert_eq!(names(), ["flow cache"]);
         fs::remove_dir_all(&root).unwrap();
     }
 }
