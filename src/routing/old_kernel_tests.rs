@@ -285,6 +285,7 @@ fn a_refused_rule_ends_its_familys_rounds() {
                 let of: Vec<_> = rules.iter().filter(|r| r.family == family).collect();
                 let main = of.iter().position(|r| r.does == Does::MainWithoutUplinks);
                 let refuse = of.iter().position(|r| r.does == Does::Refuse);
+                assert!(refuse.is_none() || main < refuse, "{n} {before}: {of:?}");
                 assert!(refuse.is_none() || main.is_some(), "{n} {before}: {of:?}");
             }
         }
