@@ -186,8 +186,12 @@ fn rounds(
                     if let Some(rule) = step.rule() {
                         unable.push(rule.clone());
                         ended.push(rule.family);
-                        if cannot(rule.family, unable) {
-                            take_back(kernel, &mut done, rule.family, &installed);
+                        // Behind old ones they are never asked, and wait for the rest. And to delete one
+                        // would be to delete the first of those that are equal, which leaves the old
+                        // refusal before what allows.
+                        let old = installed.rules.iter().any(|r| r.family == rule.family);
+                        if cannot(rule.family, unable) && !old {
+                            take_back(kernel, &mut done, rule.family);
                         }
                     }
                     refused.push(step);
@@ -202,16 +206,16 @@ fn rounds(
 }
 
 /// Deletes the rules of a family that were added just now, from the last to be asked to the first: they
-/// would refuse without allowing. Where there is an equal one from before it stays, behind the old ones
-/// and never asked, for the kernel deletes the first one: that would leave the old refusal alone.
-fn take_back(kernel: &mut dyn Kernel, done: &mut Vec<Step>, family: Family, before: &Installed) {
-    let ours = |step: &Step| matches!(step, Step::Add(rule) if rule.family == family && !before.rules.contains(rule));
-    for step in done.iter().rev().filter(|step| ours(step)) {
-        if let Step::Add(rule) = step {
+/// would refuse without allowing.
+fn take_back(kernel: &mut dyn Kernel, done: &mut Vec<Step>, family: Family) {
+    for step in done.iter().rev() {
+        if let Step::Add(rule) = step
+            && rule.family == family
+        {
             let _ = kernel.act(&Step::Delete(rule.clone()));
         }
     }
-    done.retain(|step| !ours(step));
+    done.retain(|s| !matches!(s, Step::Add(rule) if rule.family == family));
 }
 
 /// Our rules, of both families, in their order. A kernel that cannot have any has none.

@@ -211,13 +211,18 @@ pub fn plan(
             }
             continue;
         }
-        if new == old && !(installed.overtaken.contains(&family) && policy.is_some()) {
+        let overtaken = installed.overtaken.contains(&family) && policy.is_some();
+        if new == old && !overtaken {
             continue;
         }
         if new.is_empty() {
             old.reverse();
         }
-        steps.extend(new.into_iter().map(Step::Add));
+        // What an apply that could not go on has left behind the others is where it should be.
+        let begun = |n: &usize| new.get(..*n).is_some_and(|begin| old.ends_with(begin));
+        let begun = (0..=new.len()).rev().find(begun).filter(|_| !overtaken).unwrap_or(0);
+        old.truncate(old.len().saturating_sub(begun));
+        steps.extend(new.into_iter().skip(begun).map(Step::Add));
         steps.extend(old.into_iter().map(Step::Delete));
     }
     // A device that is no longer ours leaves the group at once when rules look at it, and behind the

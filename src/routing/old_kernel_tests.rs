@@ -269,7 +269,9 @@ fn a_refused_rule_ends_its_familys_rounds() {
     for (n, refuses) in refusals.into_iter().enumerate() {
         // From nothing, and from rules in another order.
         for before in [false, true] {
-            let (mut kernel, policy) = (Old::v4_4(), policy(MARK));
+            // One that says who made a rule: what waits alone behind the others is known by that only.
+            let mut kernel = Old { unknown: vec![], ..Old::v4_4() };
+            let policy = policy(MARK);
             if before {
                 rounds(&mut kernel, Some(&policy), None, &mut Vec::new()).unwrap();
                 kernel.rules.swap(2, 3);
@@ -277,6 +279,10 @@ fn a_refused_rule_ends_its_familys_rounds() {
             kernel.refuses = Some(refuses);
             let applied = rounds(&mut kernel, Some(&policy), None, &mut Vec::new());
             let applied = applied.unwrap_or_else(|e| panic!("{n} {before}: {e}"));
+            // However often it is tried, nothing grows.
+            let many = kernel.rules.len();
+            let again = rounds(&mut kernel, Some(&policy), None, &mut Vec::new());
+            assert!(again.is_ok() && kernel.rules.len() <= many, "{n} {before}");
             // Without old rules nothing is deleted.
             let deletes = matches!(n, 1 | 2);
             assert_eq!(applied.refused.is_empty(), deletes && !before, "{n} {before}");
