@@ -23,9 +23,10 @@ mod machine;
 mod scenarios;
 #[path = "firmware/stage.rs"]
 mod stage;
-
 #[path = "firmware/table.rs"]
 mod table;
+#[path = "firmware/trial.rs"]
+mod trial;
 
 use lab::harness::{Arguments, Test, main as run};
 use stage::{DDWRT, MERLIN, TOMATO};

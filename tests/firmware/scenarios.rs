@@ -2,9 +2,10 @@
 
 use crate::lab::Res;
 use crate::machine::Kernel;
-use crate::stage::Who::{Guest, Lan, Router};
-use crate::stage::{Count, Firmware, Stage, System, Trial, Who};
+use crate::stage::{Firmware, Stage, System};
 use crate::table;
+use crate::trial::Who::{Guest, Lan, Router};
+use crate::trial::{Count, Trial, Who};
 use std::time::Instant;
 
 /// What the rule for the uplink's name never covers: IPv6, and every network but the first.

@@ -1,35 +1,32 @@
-//! The laboratory's router with a firmware on it, what protects it, and floods during what happens to it.
+//! The laboratory's router with a firmware on it, and what protects it.
 
 use crate::lab::ns::Ns;
-use crate::lab::packet::Packet;
 use crate::lab::topology::{Lab, Tunnel, connect, internet};
-use crate::lab::traffic::{Flood, Flow, Sent, send};
-use crate::lab::watch::{Seen, Watch};
+use crate::lab::traffic::{Flow, send};
+use crate::lab::watch::Seen;
 use crate::lab::{Res, wait_for};
 use crate::machine::{Kernel, Machine, script};
-use std::collections::{BTreeMap, HashSet};
-use std::fmt;
+use crate::trial::{SOME, Trial, Who};
 use std::fs;
 
-/// Packets a second of each flow.
-const RATE: u32 = 250;
-/// Packets of each flow for a step that needs some.
-const SOME: u32 = 25;
+/// Where the configuration is.
+const CONFIG: &str = "/jffs/etc/config/vpn-killswitch";
 
 /// A firmware, with the names that devices have there.
 pub struct Firmware {
     pub name: &'static str,
+    /// What stands for its services, and the names by which these are called.
     pub rc: &'static str,
     pub services: &'static [&'static str],
+    /// Its devices.
     pub wan: &'static str,
     tunnel: &'static str,
     /// What restarts the firewall.
     pub restart: &'static str,
     /// Where the owner's own firewall script is: a file, or a setting in nvram.
     owner: &'static str,
+    /// What is in its nvram.
     settings: &'static str,
-    /// Where the configuration is.
-    config: &'static str,
     /// Where its program `nvram` is, and what else it is known by.
     pub marks: &'static [&'static str],
 }
@@ -44,7 +41,6 @@ pub static DDWRT: Firmware = Firmware {
     restart: "stopservice firewall; startservice firewall",
     owner: "rc_firewall",
     settings: "ipv6_enable=1 sfe=1 oet_tunnels=1 oet1_en=1 oet1_proto=2",
-    config: "/jffs/etc/config/vpn-killswitch",
 };
 
 pub static TOMATO: Firmware = Firmware {
@@ -57,7 +53,6 @@ pub static TOMATO: Firmware = Firmware {
     restart: "service firewall restart",
     owner: "script_fire",
     settings: "ipv6_service=native",
-    config: "/jffs/etc/config/vpn-killswitch",
 };
 
 pub static MERLIN: Firmware = Firmware {
@@ -70,7 +65,6 @@ pub static MERLIN: Firmware = Firmware {
     restart: "service restart_firewall",
     owner: "/jffs/scripts/firewall-start",
     settings: "ipv6_service=native",
-    config: "/jffs/etc/config/vpn-killswitch",
 };
 
 /// What protects the router.
@@ -175,7 +169,8 @@ impl Stage {
     fn put(&self, network: &Ns) -> Res<()> {
         match self.system {
             System::Product => {
-                self.installer(network)?;
+                let installer = format!("sh /mnt/install-{}.sh", self.firmware.name);
+                self.machine.sh_in(network, &installer)?;
                 self.configure(&self.configuration('0'))
             }
             System::OneLiner => {
@@ -200,22 +195,18 @@ impl Stage {
         self.sh(&format!("nvram set {owner}=\"{text}\"; nvram commit")).map(drop)
     }
 
-    fn installer(&self, network: &Ns) -> Res<()> {
-        let installer = format!("sh /mnt/install-{}.sh", self.firmware.name);
-        self.machine.sh_in(network, &installer).map(drop)
-    }
-
     fn configuration(&self, enabled: char) -> String {
         crate::lab::product::configuration("strict", "")
             .replace("enabled '1'", &format!("enabled '{enabled}'"))
             .replace("'wg0'", &format!("'{}'", self.firmware.tunnel))
-            .replace("'br-lan'", "'br0'")
+            // As nvram has it.
+            .replace("local_device 'br-lan'", "local_interface 'lan'")
             .replace("'br-guest'", "'br1'")
     }
 
     /// Writes the configuration.
     pub fn configure(&self, text: &str) -> Res<()> {
-        let file = self.machine.path(self.firmware.config);
+        let file = self.machine.path(CONFIG);
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -389,153 +380,5 @@ impl Stage {
             }
         }
         Ok(count)
-    }
-}
-
-/// Who sends.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Who {
-    Lan,
-    Guest,
-    Router,
-}
-
-/// Floods while something happens, watched from before to after.
-pub struct Trial {
-    pub watch: Watch,
-    sources: Vec<Source>,
-}
-
-struct Source {
-    who: Who,
-    flood: Flood,
-    /// Packets numbered from here count.
-    from: u32,
-}
-
-impl Trial {
-    /// All kinds of packets from each of these; all of them count.
-    pub fn start(stage: &Stage, from: &[(Who, &Ns)], rate: u32) -> Res<Self> {
-        let watch = stage.lab.watch()?;
-        let source = |(who, ns): &(Who, &Ns)| Source {
-            who: *who,
-            flood: Flood::start(ns, None, Flow::all_kinds(&internet()), rate),
-            from: 0,
-        };
-        let trial = Self { watch, sources: from.iter().map(source).collect() };
-        trial.more()?;
-        Ok(trial)
-    }
-
-    /// From the clients of a stage.
-    pub fn of(stage: &Stage) -> Res<Self> {
-        Self::start(stage, &stage.clients(), RATE)
-    }
-
-    /// Lets some more packets go.
-    pub fn more(&self) -> Res<()> {
-        self.sources.iter().try_for_each(|s| s.flood.more(SOME))
-    }
-
-    /// Only what is sent from now on counts.
-    pub fn count_from_here(&mut self) {
-        // A packet is counted behind its sending.
-        self.sources.iter_mut().for_each(|s| s.from = s.flood.now() + 1);
-    }
-
-    /// Stops; what left by an uplink.
-    pub fn finish(self) -> Res<Count> {
-        self.more()?;
-        let mut ended = Vec::new();
-        for source in self.sources {
-            ended.push((source.who, source.from, source.flood.stop()?));
-        }
-        Ok(Count::of(&self.watch.finish()?, &ended))
-    }
-}
-
-/// Packets, and how many of them left by an uplink: of each sender and family.
-#[derive(Clone, Default, Debug)]
-pub struct Count {
-    parts: BTreeMap<(Who, u8), (u32, u32)>,
-    /// What had no business on the uplink and is nobody's packet, and the first of the others.
-    pub others: Vec<String>,
-    first: Vec<String>,
-}
-
-impl Count {
-    fn of(seen: &Seen, ended: &[(Who, u32, Vec<Sent>)]) -> Self {
-        let mut count = Self::default();
-        for (who, from, sent) in ended {
-            for s in sent {
-                let family = if s.flow.to.is_ipv4() { 4 } else { 6 };
-                let part = count.parts.entry((*who, family)).or_default();
-                part.0 += s.sent.saturating_sub(*from);
-                let mine =
-                    |p: &&Packet| p.mark.is_some_and(|m| m.flow == s.flow.id && m.seq >= *from);
-                // In an error it is the mark of the packet that it answers.
-                let (errors, own): (Vec<_>, Vec<_>) =
-                    seen.strays().filter(mine).partition(|p| p.is_icmp_error());
-                // An answer that does not find its client may go back and forth.
-                part.1 += own.iter().filter_map(|p| p.mark).collect::<HashSet<_>>().len() as u32;
-                count.first.extend(own.iter().take(8).map(|p| format!("{who:?}: {p}")));
-                count.others.extend(errors.iter().map(ToString::to_string));
-            }
-        }
-        let nobodys = seen.strays().filter(|p| p.mark.is_none());
-        count.others.extend(nobodys.map(ToString::to_string));
-        count.first.truncate(8);
-        count
-    }
-
-    /// Packets that left in clear.
-    pub fn leaked(&self) -> u32 {
-        self.parts.values().map(|(_, leaked)| leaked).sum::<u32>() + self.others.len() as u32
-    }
-
-    /// Packets that were sent.
-    pub fn sent(&self) -> u32 {
-        self.parts.values().map(|(sent, _)| sent).sum()
-    }
-
-    /// An error if anything leaked.
-    pub fn tight(&self) -> Res<()> {
-        if self.leaked() == 0 && self.sent() > 0 {
-            return Ok(());
-        }
-        let lines = [&self.first[..], &self.others].concat();
-        let lines: Vec<_> = lines.iter().take(12).map(String::as_str).collect();
-        Err(format!("leaked {self}\n    {}", lines.join("\n    ")).into())
-    }
-
-    /// An error unless these leaked: the negative control. A quarter is enough: the way out may not be
-    /// there all the time, and of a protocol without ports one client at a time gets through
-    /// masquerading.
-    pub fn leaks(&self, parts: &[(Who, u8)]) -> Res<()> {
-        for part in parts {
-            let (sent, leaked) = self.parts.get(part).copied().unwrap_or_default();
-            if sent == 0 || leaked * 4 < sent {
-                return Err(
-                    format!("the control does not leak as it does: {part:?}: {self}").into()
-                );
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut first = true;
-        for ((who, family), (sent, leaked)) in &self.parts {
-            let comma = if std::mem::take(&mut first) { "" } else { ", " };
-            let who = match who {
-                Who::Lan => "LAN",
-                Who::Guest => "guests",
-                Who::Router => "router",
-            };
-            write!(f, "{comma}{who} IPv{family} {leaked} of {sent}")?;
-        }
-        if self.others.is_empty() { Ok(()) } else { write!(f, ", {} unmarked", self.others.len()) }
     }
 }

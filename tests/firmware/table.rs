@@ -1,7 +1,7 @@
 //! The counts of all scenarios side by side.
 
 use crate::lab::Res;
-use crate::stage::Count;
+use crate::trial::Count;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
