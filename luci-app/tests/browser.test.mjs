@@ -402,7 +402,7 @@ test('the first page of LuCI has the posture, and what is old does not stay', { 
 	const p = await open('status/index', { forgive: /ubus code|RPCError/ });
 
 	await p.banner('protecting');
-	await p.page.waitForSelector('text=/\\d+ packets were blocked; \\d+ devices tried/');
+	await p.page.waitForSelector('text=/Blocked packets: \\d+\\. Devices that tried to get out: \\d+/');
 	await p.shot('overview');
 	server.state.fails = 4;
 	await p.banner('unknown');
@@ -426,16 +426,14 @@ test('pictures: narrow, dark, and in other languages', { skip }, async () => {
 	for (const [ language, word ] of [ [ 'de', 'Geschützt' ], [ 'zh_Hans', '已保护' ] ]) {
 		const other = await start({ luci: LUCI, root: house.root, hints: HINTS, devices: DEVICES, language });
 
-		for (const path of [ STATUS, SETTINGS, EXPLAIN ]) {
-			const p = await open(path, { at: other });
+		for (const path of [ STATUS, SETTINGS, EXPLAIN ])
+			for (const [ look, options ] of [ [ '', {} ], [ '-narrow', { width: 360 } ], [ '-dark', { width: 360, dark: true } ] ]) {
+				const p = await open(path, { at: other, ...options });
 
-			if (path == STATUS)
-				await p.page.waitForSelector(`.vks-banner >> text=${word}`);
-			else
-				await p.page.waitForSelector('#view h2');
-			await p.shot(`${path.split('/')[1]}-${language}`);
-			await p.close();
-		}
+				await p.page.waitForSelector(path == STATUS ? `.vks-banner >> text=${word}` : '#view h2');
+				await p.shot(`${path.split('/')[1]}-${language}${look}`);
+				await p.close();
+			}
 
 		await other.close();
 	}

@@ -104,7 +104,7 @@ return baseclass.extend({
 
 	/* Rows below their heads, or what is said in their place. */
 	table(heads, rows, empty) {
-		return el('table', 'table',
+		return el('table', 'table vks-table',
 			el('tr', 'tr table-titles', heads.map(h => E('th', { class: 'th', scope: 'col' }, [ h ]))),
 			rows.map(row => el('tr', 'tr', row.map((cell, n) => E('td', { class: 'td', 'data-title': heads[n] }, [ cell ])))),
 			rows.length ? '' : el('tr', 'tr placeholder', E('td', { class: 'td', colspan: heads.length }, [ el('em', '', empty) ])));

@@ -181,7 +181,9 @@ return view.extend({
 
 	/* Asks before it switches on what keeps its own tunnel down. */
 	async handleSaveApply(ev, mode) {
-		await this.handleSave(ev);
+		/* What is wrong LuCI has shown by then. */
+		if (!await this.handleSave(ev).then(() => true, () => false))
+			return;
 
 		const main = mainSection();
 		const cut = rules.flag(main.enabled, '0') == '1' && !this.status.enabled && !uci.sections('vpn-killswitch', 'endpoint').length &&

@@ -36,7 +36,7 @@ return view.extend({
 		this.readonly = !L.hasViewPermission();
 		this.known = logic.hosts({});
 		this.rates = [];
-		this.nodes = { banner: E('div', { role: 'status' }), controls: el('div', 'vks-controls'), pauses: el('div'), warnings: el('div') };
+		this.nodes = { banner: E('div', { role: 'status' }), controls: el('div', 'vks-controls'), pauses: el('div', 'vks-pauses'), warnings: el('div') };
 
 		for (const name in SECTIONS)
 			this.nodes[name] = E('div', { class: 'cbi-section', id: 'vks-' + name }, [ el('h3', '', SECTIONS[name]), el('div') ]);

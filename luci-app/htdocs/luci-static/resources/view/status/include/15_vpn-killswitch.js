@@ -18,7 +18,7 @@ return baseclass.extend({
 		const s = seen.status;
 
 		return api.el('div', '', api.style(), api.banner(logic.banner(seen, logic.hosts(hints)), true), api.el('p', '',
-			s ? _('%d packets were blocked; %d devices tried to get out.').format(logic.counts(s.packets).blocked, s.blocked.length) + ' ' : '',
+			s ? _('Blocked packets: %d. Devices that tried to get out: %d.').format(logic.counts(s.packets).blocked, s.blocked.length) + ' ' : '',
 			E('a', { href: L.url('admin/services/vpn-killswitch/status') }, [ _('Details') ])));
 	}
 });
