@@ -650,6 +650,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_degrades_is_warned_of_first() {
+        let warning = |code, degrades| Warning { code, degrades, message: String::new() };
+        let warnings = [warning("a", false), warning("b", true), warning("c", false)];
+        let status =
+            build(None, None, &Observed::default(), &warnings, Vec::new(), &Readback::default());
+        let codes: Vec<&str> = status.warnings.iter().map(|w| w.code).collect();
+        assert_eq!(codes, ["b", "a", "c"]);
+    }
+
+    #[test]
     fn the_last_packet_is_as_long_ago_as_the_element_has_aged() {
         let element = |timeout: Option<u64>, left| Element {
             timeout: timeout.map(Duration::from_secs),

@@ -423,7 +423,9 @@ test('pictures: narrow, dark, and in other languages', { skip }, async () => {
 
 	const { start } = await import('./server.mjs');
 
-	for (const [ language, word ] of [ [ 'de', 'Geschützt' ], [ 'zh_Hans', '已保护' ] ]) {
+	for (const [ language, word, warned ] of [ [ 'de', 'Geschützt', 'Kein VPN-Server ist erreichbar' ], [ 'zh_Hans', '已保护', '无法访问任何 VPN 服务器' ] ]) {
+		begin();
+
 		const other = await start({ luci: LUCI, root: house.root, hints: HINTS, devices: DEVICES, language });
 
 		for (const path of [ STATUS, SETTINGS, EXPLAIN ])
@@ -435,6 +437,15 @@ test('pictures: narrow, dark, and in other languages', { skip }, async () => {
 				await p.close();
 			}
 
+		/* What the program warns of, in the page's words. */
+		house.configure(house.CONFIG.split('config endpoint')[0].replace(`option enabled '0'`, `option enabled '1'\n\tlist local_device 'br-gone'`));
+
+		const p = await open(STATUS, { at: other });
+
+		await p.page.waitForSelector(`[data-code="no-endpoint"] >> text=${warned}`);
+		await p.page.waitForSelector('[data-code="local-missing"]');
+		await p.shot(`status-warnings-${language}`);
+		await p.close();
 		await other.close();
 	}
 });

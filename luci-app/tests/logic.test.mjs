@@ -45,6 +45,16 @@ test('each posture has its own words and its own picture', () => {
 	assert.match(looks[4].detail, /fwd_drop is missing/);
 });
 
+test('degraded names its reason: an error before a difference before what is warned of', () => {
+	const warnings = [ { code: 'not-at-boot', message: 'm' }, { code: 'offload', message: 'n' } ];
+	const detail = more => banner({ posture: 'degraded', warnings, ...more }).detail;
+
+	assert.equal(detail({}), 'The router would start open');
+	assert.equal(detail({ differences: [ 'd' ] }), 'd');
+	assert.equal(detail({ differences: [ 'd' ], errors: [ 'e' ] }), 'e');
+	assert.equal(detail({ warnings: [ { code: 'of another version', message: 'm' } ] }), 'm');
+});
+
 test('degraded with nothing in the kernel is called open', () => {
 	const none = [ layer('netfilter', { installed: false, in_force: false }), layer('routing', { installed: false, in_force: false }) ];
 
@@ -75,6 +85,7 @@ test('what may go around the tunnel is named beside what may not', () => {
 	for (const posture of [ 'protecting', 'blocking' ]) {
 		assert.match(banner({ posture, exempts }).detail, /Exempt: TV, Console\.$/);
 		assert.doesNotMatch(banner({ posture }).detail, /Exempt/);
+		assert.match(banner({ posture, exempts, port_forward_replies: true }).detail, /Exempt: TV, Console, answers to port forwards\.$/);
 	}
 });
 
