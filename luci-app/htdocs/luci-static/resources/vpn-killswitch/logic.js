@@ -198,12 +198,12 @@ const WARNINGS = {
 function warning(w) {
 	const [ title, todo ] = WARNINGS[w.code] || [ _('Note'), '' ];
 
-	return { code: w.code, tone: 'warn', title, todo, text: w.message };
+	return { code: w.code, tone: 'warn', title, todo, lines: [ w.message ] };
 }
 
 /* Everything that the user should know, the worst first. */
 function warnings(s) {
-	const wrong = (code, title, texts) => texts.map(text => ({ code, tone: 'error', title, text }));
+	const wrong = (code, title, lines) => lines.length ? [ { code, tone: 'error', title, lines } ] : [];
 	const out = [
 		...wrong('error', _('The configuration has an error'), s.errors),
 		...wrong('difference', _('The kernel differs'), s.differences),
@@ -213,12 +213,12 @@ function warnings(s) {
 	if (s.enabled && s.unclassified.length)
 		out.push({
 			code: 'unclassified', tone: 'warn', title: _('A network is not classified'), todo: _('Add it to the local networks if it is yours.'),
-			text: _('%s: closed, because it is neither a tunnel nor a local network.').format(list(s.unclassified))
+			lines: [ _('%s: closed, because it is neither a tunnel nor a local network.').format(list(s.unclassified)) ]
 		});
 	if (s.enabled && s.tunnels.some(t => t.up) && addresses(s.locals).some(a => (/^[23][0-9a-f]{0,3}:/i.test(a))) && !addresses(s.tunnels).some(a => a.includes(':')))
 		out.push({
 			code: 'no-ipv6', tone: 'note', title: _('The tunnel has no IPv6'),
-			text: _('Your devices have IPv6 addresses, the tunnel has none: IPv6 is blocked, IPv4 works.')
+			lines: [ _('Your devices have IPv6 addresses, the tunnel has none: IPv6 is blocked, IPv4 works.') ]
 		});
 
 	return out;

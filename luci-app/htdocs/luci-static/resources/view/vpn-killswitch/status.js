@@ -86,7 +86,7 @@ return view.extend({
 		Object.assign(this, { status, reading, error: null });
 		this.fillClients();
 		dom.content(this.nodes.warnings, logic.warnings(status).map(w => E('div', { class: 'vks-warning vks-' + w.tone, 'data-code': w.code }, [
-			el('strong', '', w.title), w.todo ? el('p', '', w.todo) : '', el('p', w.todo ? 'vks-hint' : '', w.text)
+			el('strong', '', w.title), w.todo ? el('p', '', w.todo) : '', el('div', w.todo ? 'vks-hint' : '', api.paragraphs(w.lines))
 		])));
 
 		for (const name in SECTIONS)
@@ -204,7 +204,7 @@ return view.extend({
 		if (!s.enabled && (!cut || await api.ask(...cut)))
 			await this.change(_('Protection could not be switched on'), async () => {
 				for (const w of (await api.enable()).warnings.map(logic.warning))
-					ui.addNotification(w.title, api.paragraphs([ w.todo, w.text ]), 'warning');
+					ui.addNotification(w.title, api.paragraphs([ w.todo, ...w.lines ]), 'warning');
 			});
 		else if (s.enabled && await api.ask(_('Switch protection off?'), _('Every device will reach the internet around the tunnel.'), _('Switch off')))
 			await this.change(_('Protection could not be switched off'), api.disable);
