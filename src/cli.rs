@@ -1,9 +1,8 @@
 //! The command line: arguments in, text and an exit code out. Everything else is in [`crate::control`].
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use lexopt::{Arg, Parser, ValueExt};
 
@@ -17,6 +16,7 @@ use crate::pause::{self, Target};
 use crate::platform::Platform;
 use crate::rpcd;
 use crate::status::Posture;
+use crate::streams::{self, complain};
 
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
@@ -128,14 +128,15 @@ struct Request {
     version: bool,
 }
 
-/// Runs the program with the process's arguments.
-pub fn main() -> ExitCode {
-    let mut arguments = std::env::args_os();
+/// Runs the program with these words, of which the first is its name. Its exit code.
+pub fn main(words: Vec<OsString>) -> u8 {
+    streams::prepare();
+    let mut arguments = words.into_iter();
     let name = arguments.next().map(PathBuf::from).unwrap_or_default();
     // rpcd runs what it finds in its folder, by the path in there, with its own arguments.
     let in_folder = name.parent().and_then(Path::file_name).is_some_and(|folder| folder == "rpcd");
     let command = in_folder.then(|| OsString::from("rpcd"));
-    ExitCode::from(run(command.into_iter().chain(arguments)))
+    run(command.into_iter().chain(arguments))
 }
 
 fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
@@ -408,17 +409,9 @@ fn print_json(what: &dyn json::Write) -> u8 {
 
 /// Prints to standard output; a reader that went away is a failure, not a panic.
 fn print(text: &str) -> u8 {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match streams::output().and_then(|mut out| out.write_all(text.as_bytes())) {
         Ok(()) => 0,
         Err(_) => FAILURE,
-    }
-}
-
-fn complain(text: &str) {
-    let mut err = io::stderr().lock();
-    for line in text.lines() {
-        let _ = writeln!(err, "vpn-killswitch: {line}");
     }
 }
 

@@ -31,5 +31,6 @@ pub mod rpcd;
 pub mod ruleset;
 pub mod setup;
 pub mod status;
+pub mod streams;
 pub mod survive;
 pub mod types;

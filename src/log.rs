@@ -4,8 +4,10 @@
 //! delivered is dropped, and a log that was restarted is found again with the next line. By hand, on a
 //! terminal, lines go there.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::os::unix::net::UnixDatagram;
+
+use crate::streams;
 
 /// Where syslogd listens (OpenWrt's logd as well).
 const SOCKET: &str = "/dev/log";
@@ -39,9 +41,10 @@ impl Log {
             end -= 1;
         }
         let text = text.get(..end).unwrap_or_default();
-        if io::stderr().is_terminal() || !self.send(level, text) {
+        let watched = streams::errors().is_ok_and(|errors| errors.is_terminal());
+        if watched || !self.send(level, text) {
             // Whoever started us may read it; procd does.
-            let _ = writeln!(io::stderr(), "vpn-killswitch: {text}");
+            streams::complain(text);
         }
     }
 

@@ -4,13 +4,14 @@
 //! methods with their arguments, `call METHOD` reads the arguments from standard input. rpcd gives what
 //! is printed to the caller and does not look at the exit code: an error is an answer too.
 
-use std::io::{self, Read as _};
+use std::io::Read as _;
 
 use crate::control::{Control, Error, Outcome};
 use crate::explain::Asked;
 use crate::json::{self, Value};
 use crate::pause::{self, Target};
 use crate::status::Notice;
+use crate::streams;
 
 /// Longer arguments are nobody's.
 const INPUT_MAX: u64 = 64 << 10;
@@ -122,7 +123,7 @@ impl json::Write for Method {
 /// What is wrong with the call, or why it failed.
 pub fn call(control: &Control, name: &str) -> Result<String, String> {
     let mut input = Vec::new();
-    let read = io::stdin().lock().take(INPUT_MAX + 1).read_to_end(&mut input);
+    let read = streams::input().and_then(|all| all.take(INPUT_MAX + 1).read_to_end(&mut input));
     let result = match read {
         Ok(_) => answer(control, name, &input),
         Err(e) => Err(format!("the arguments cannot be read: {e}").into()),

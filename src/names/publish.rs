@@ -17,6 +17,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::program::{self, Environment};
+use crate::streams;
 
 /// The folder whose files OpenWrt's dnsmasq reads as `hosts` files, again at each SIGHUP.
 const HOSTS_FOLDER: &str = "tmp/hosts";
@@ -73,7 +74,7 @@ fn restarted(init: &Path) -> io::Result<bool> {
     let words = ["/bin/sh", "-c", "\"$0\" restart >/dev/null 2>&1 &"].map(OsStr::new);
     let [shell, option, script] = words;
     let words = [shell, option, script, init.as_os_str()];
-    let (output, errors) = (io::stdout(), io::stderr());
+    let (output, errors) = (streams::output()?, streams::errors()?);
     let streams = [null.as_fd(), output.as_fd(), errors.as_fd()];
     Ok(program::start(&words, Environment::Same, streams)?.ended_well())
 }

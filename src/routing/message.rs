@@ -5,10 +5,11 @@
 
 use std::io;
 
-use netlink_bindings::rt_rule::{FibRuleAttrs, FibRuleHdr};
+use netlink_bindings::rt_rule::FibRuleHdr;
+use netlink_bindings::utils::find_attr;
 
 use super::{DEFAULT_GROUP, Does, Installed, PRIORITY, PROTOCOL, Rule};
-use crate::netlink::attr::bytes;
+use crate::netlink::attr::{bytes, each, native};
 use crate::observe::SINK_TABLE;
 use crate::types::Family;
 
@@ -23,9 +24,25 @@ const FRA_IIFNAME: u16 = 3;
 const FRA_PRIORITY: u16 = 6;
 const FRA_FWMARK: u16 = 10;
 pub(super) const FRA_SUPPRESS_IFGROUP: u16 = 13;
+const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
 const FRA_TABLE: u16 = 15;
 const FRA_FWMASK: u16 = 16;
+const FRA_PAD: u16 = 18;
 pub(super) const FRA_PROTOCOL: u16 = 21;
+/// The last one that is known to say what a rule is for (`FRA_DSCP_MASK`).
+const FRA_MAX: u16 = 30;
+/// A rule with any other is not one that we make.
+const UNDERSTOOD: [u16; 9] = [
+    FRA_IIFNAME,
+    FRA_PRIORITY,
+    FRA_FWMARK,
+    FRA_SUPPRESS_IFGROUP,
+    FRA_SUPPRESS_PREFIXLEN,
+    FRA_TABLE,
+    FRA_FWMASK,
+    FRA_PAD,
+    FRA_PROTOCOL,
+];
 /// What an attribute says that the kernel prints although nothing was asked for.
 const NONE: u32 = u32::MAX;
 
@@ -103,26 +120,22 @@ pub fn decode(reply: &[u8]) -> io::Result<Option<(Rule, Maker)>> {
         libc::AF_INET6 => Family::V6,
         _ => return Ok(None),
     };
-    let (mut priority, mut maker) = (0, Maker::Unsaid);
-    let (mut mark, mut mask, mut table, mut group) = (0, 0, u32::from(header.table), NONE);
-    let (mut loopback, mut more, mut suppresses) = (false, false, false);
-    for attr in FibRuleAttrs::new(reply.get(FibRuleHdr::len()..).unwrap_or_default()) {
-        match attr? {
-            FibRuleAttrs::Priority(n) => priority = n,
-            FibRuleAttrs::Protocol(PROTOCOL) => maker = Maker::Us,
-            FibRuleAttrs::Protocol(_) => maker = Maker::Others,
-            FibRuleAttrs::Fwmark(n) => mark = n,
-            FibRuleAttrs::Fwmask(n) => mask = n,
-            FibRuleAttrs::Table(n) => table = n,
-            FibRuleAttrs::SuppressIfgroup(n) => group = n,
-            // Told of every rule by a kernel that can suppress (Linux 3.12).
-            FibRuleAttrs::SuppressPrefixlen(n) => (suppresses, more) = (true, more | (n != NONE)),
-            FibRuleAttrs::Iifname(name) => loopback = name.to_bytes() == b"lo",
-            FibRuleAttrs::Pad(_) => {}
-            _ => more = true,
-        }
-    }
-    more |= header.dst_len != 0 || header.src_len != 0 || header.tos != 0;
+    let attrs = reply.get(FibRuleHdr::len()..).unwrap_or_default();
+    let number = |kind, default| native(attrs, kind).unwrap_or(default);
+    let (priority, group) = (number(FRA_PRIORITY, 0), number(FRA_SUPPRESS_IFGROUP, NONE));
+    let (mark, mask) = (number(FRA_FWMARK, 0), number(FRA_FWMASK, 0));
+    let table = number(FRA_TABLE, header.table.into());
+    let loopback = find_attr(attrs, FRA_IIFNAME) == Some(b"lo\0");
+    let maker = match find_attr(attrs, FRA_PROTOCOL) {
+        Some(&[PROTOCOL]) => Maker::Us,
+        Some(_) => Maker::Others,
+        None => Maker::Unsaid,
+    };
+    // Told of every rule by a kernel that can suppress (Linux 3.12).
+    let suppresses = find_attr(attrs, FRA_SUPPRESS_PREFIXLEN).is_some();
+    let more = number(FRA_SUPPRESS_PREFIXLEN, NONE) != NONE
+        || each(attrs).any(|(kind, _)| kind <= FRA_MAX && !UNDERSTOOD.contains(&kind))
+        || (header.dst_len, header.src_len, header.tos) != (0, 0, 0);
     let inverted = header.flags & INVERT != 0;
     let does = match (header.action, inverted, loopback, mark, table, group) {
         _ if more => None,
