@@ -442,7 +442,9 @@ impl Installed {
             let name = full(new, &chain.name);
             for line in &chain.rules {
                 // What is done stands last, as in what is read.
-                let (conditions, target) = line.text.rsplit_once("-j ").unwrap_or(("", &line.text));
+                let jump = line.text.as_bytes().windows(3).rposition(|part| part == b"-j ");
+                let (conditions, target) = line.text.split_at(jump.unwrap_or(0));
+                let target = target.strip_prefix("-j ").unwrap_or(target);
                 let comment = match line.comment.as_str() {
                     "" => String::new(),
                     text => format!("-m comment --comment \"{text}\" "),

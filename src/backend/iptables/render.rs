@@ -161,7 +161,7 @@ impl<'a> Writer<'a> {
                 || (rule.verdict == Some(Verdict::Accept) && chain.hook != Hook::Prerouting)
                 // Where nothing can ask for the mark, it need not be cleared.
                 || (clears(rule) && !(here.has)("mark"));
-            let why = format!("{}: {why}", rule.id.trim_start_matches("again_"));
+            let why = format!("{}: {why}", rule.id.strip_prefix("again_").unwrap_or(&rule.id));
             if !opens {
                 return Err(why);
             }

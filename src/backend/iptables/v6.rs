@@ -15,8 +15,9 @@ const MEMORY: &str = "vpn-killswitch.ipv6";
 /// What must be so, and is not: files and what they must hold.
 fn open(ruleset: &Ruleset) -> Vec<(PathBuf, &'static str)> {
     let mut wanted = vec![(Path::new(FOLDER).join("all/forwarding"), "0")];
+    let is_local = |set: &str| set.strip_suffix("_range").unwrap_or(set) == LOCALS;
     let local = |name: &str| {
-        let sets = ruleset.sets.iter().filter(|s| s.name.trim_end_matches("_range") == LOCALS);
+        let sets = ruleset.sets.iter().filter(|s| is_local(&s.name));
         sets.into_iter().any(|s| s.contains(&left_aligned(name.as_bytes())))
     };
     for entry in fs::read_dir(FOLDER).into_iter().flatten().flatten() {

@@ -142,7 +142,7 @@ fn started_by_name(finder: &mut Finder<'_>, directory: &str, taken: &[PathBuf]) 
         let open = |file: &str| open(&root, Some(&from), file);
         let mut reading = Reading::new(&open);
         reading.file(&path, &path);
-        list(finder, reading, name.trim_end_matches(".conf"), None);
+        list(finder, reading, name.strip_suffix(".conf").unwrap_or(&name), None);
     }
 }
 
