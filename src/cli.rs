@@ -225,6 +225,10 @@ fn parse(mut parser: Parser) -> Result<Request, lexopt::Error> {
             Arg::Value(word) if request.is("rpcd") && request.rpcd.len() < 2 => {
                 request.rpcd.push(word.string()?);
             }
+            // Not by `unexpected`: what it says of a word is a Debug text, which routers' programs lack.
+            Arg::Value(word) => {
+                return Err(format!("unexpected argument \"{}\"", word.display()).into());
+            }
             other => return Err(other.unexpected()),
         }
     }
