@@ -413,7 +413,7 @@ fn print_json(what: &dyn json::Write) -> u8 {
 
 /// Prints to standard output; a reader that went away is a failure, not a panic.
 fn print(text: &str) -> u8 {
-    match streams::output().and_then(|mut out| out.write_all(text.as_bytes())) {
+    match streams::output().write_all(text.as_bytes()) {
         Ok(()) => 0,
         Err(_) => FAILURE,
     }

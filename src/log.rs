@@ -41,7 +41,7 @@ impl Log {
             end -= 1;
         }
         let text = text.get(..end).unwrap_or_default();
-        let watched = streams::errors().is_ok_and(|errors| errors.is_terminal());
+        let watched = streams::errors().is_terminal();
         if watched || !self.send(level, text) {
             // Whoever started us may read it; procd does.
             streams::complain(text);

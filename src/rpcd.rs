@@ -123,7 +123,7 @@ impl json::Write for Method {
 /// What is wrong with the call, or why it failed.
 pub fn call(control: &Control, name: &str) -> Result<String, String> {
     let mut input = Vec::new();
-    let read = streams::input().and_then(|all| all.take(INPUT_MAX + 1).read_to_end(&mut input));
+    let read = (&*streams::input()).take(INPUT_MAX + 1).read_to_end(&mut input);
     let result = match read {
         Ok(_) => answer(control, name, &input),
         Err(e) => Err(format!("the arguments cannot be read: {e}").into()),

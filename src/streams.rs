@@ -4,8 +4,12 @@
 //! thousands of bytes for a program of one thread. Must not close them.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::fd::{AsRawFd as _, BorrowedFd, IntoRawFd as _, RawFd};
+use std::io::Write as _;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, RawFd};
+
+/// One of the streams, as a file that stays open.
+pub type Stream = ManuallyDrop<File>;
 
 /// What Rust's own runtime does before a program's first line.
 pub fn prepare() {
@@ -20,39 +24,29 @@ pub fn prepare() {
 }
 
 /// Standard input.
-///
-/// # Errors
-/// When there are too many open files.
-pub fn input() -> io::Result<File> {
-    copy(libc::STDIN_FILENO)
+pub fn input() -> Stream {
+    stream(libc::STDIN_FILENO)
 }
 
 /// Standard output.
-///
-/// # Errors
-/// When there are too many open files.
-pub fn output() -> io::Result<File> {
-    copy(libc::STDOUT_FILENO)
+pub fn output() -> Stream {
+    stream(libc::STDOUT_FILENO)
 }
 
 /// Where complaints go.
-///
-/// # Errors
-/// When there are too many open files.
-pub fn errors() -> io::Result<File> {
-    copy(libc::STDERR_FILENO)
+pub fn errors() -> Stream {
+    stream(libc::STDERR_FILENO)
 }
 
 /// Writes each line of a complaint, with the program's name.
 pub fn complain(text: &str) {
-    let Ok(mut errors) = errors() else { return };
+    let mut errors = errors();
     for line in text.lines() {
         let _ = errors.write_all(format!("vpn-killswitch: {line}\n").as_bytes());
     }
 }
 
-fn copy(number: RawFd) -> io::Result<File> {
-    // SAFETY: the three are open from `prepare` on, and nothing closes them.
-    let stream = unsafe { BorrowedFd::borrow_raw(number) };
-    stream.try_clone_to_owned().map(File::from)
+fn stream(number: RawFd) -> Stream {
+    // SAFETY: the three are open from `prepare` on, and nothing closes them: what is returned is not dropped.
+    ManuallyDrop::new(unsafe { File::from_raw_fd(number) })
 }

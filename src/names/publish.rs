@@ -74,7 +74,7 @@ fn restarted(init: &Path) -> io::Result<bool> {
     let words = ["/bin/sh", "-c", "\"$0\" restart >/dev/null 2>&1 &"].map(OsStr::new);
     let [shell, option, script] = words;
     let words = [shell, option, script, init.as_os_str()];
-    let (output, errors) = (streams::output()?, streams::errors()?);
+    let (output, errors) = (streams::output(), streams::errors());
     let streams = [null.as_fd(), output.as_fd(), errors.as_fd()];
     Ok(program::start(&words, Environment::Same, streams)?.ended_well())
 }
