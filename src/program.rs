@@ -4,7 +4,6 @@
 //! folder and more, which a router's flash would have to hold. Knows no program by name.
 
 use std::ffi::{CString, OsStr};
-use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
@@ -128,14 +127,6 @@ fn more(from: &mut io::PipeReader, into: &mut Vec<u8>) -> bool {
     }
 }
 
-/// Where nothing is read, and what is written is lost.
-///
-/// # Errors
-/// That of opening it.
-pub fn null() -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open("/dev/null")
-}
-
 /// Starts a program; the first of `words` names it, with a path or as the shell finds it. `streams` are
 /// its standard input, output and error.
 ///
@@ -162,7 +153,7 @@ pub fn start(
     unsafe {
         ended(libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
         libc::posix_spawnattr_init(attributes.as_mut_ptr());
-        // std has this process ignore it; other programs want it.
+        // This process ignores it; other programs want it.
         libc::sigemptyset(signals.as_mut_ptr());
         libc::sigaddset(signals.as_mut_ptr(), libc::SIGPIPE);
         libc::posix_spawnattr_setsigdefault(attributes.as_mut_ptr(), signals.as_ptr());
@@ -279,7 +270,7 @@ mod tests {
 
     #[test]
     fn can_be_killed_and_may_not_be_there() {
-        let null = null().unwrap();
+        let null = crate::streams::null().unwrap();
         let streams = [null.as_fd(); 3];
         let (waits, _kept) = io::pipe().unwrap();
         let child =

@@ -4,7 +4,7 @@
 //! thousands of bytes for a program of one thread. Must not close them.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, RawFd};
 
@@ -14,13 +14,21 @@ pub type Stream = ManuallyDrop<File>;
 /// What Rust's own runtime does before a program's first line.
 pub fn prepare() {
     // Or a stream that was not given to us would be the next file that is opened.
-    while let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null")
+    while let Ok(null) = null()
         && null.as_raw_fd() <= libc::STDERR_FILENO
     {
         let _stays_open = null.into_raw_fd();
     }
     // SAFETY: ignoring a signal runs no code of ours. A reader that went away is an error then.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Where nothing is read, and what is written is lost.
+///
+/// # Errors
+/// That of opening it.
+pub fn null() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/null")
 }
 
 /// Standard input.

@@ -65,7 +65,8 @@ pub fn sync(root: &Path, ruleset: Option<&Ruleset>) -> Result<(), String> {
 
 /// Whether the file is there and says what `ruleset` says.
 pub fn is_left(root: &Path, ruleset: &Ruleset) -> bool {
-    fs::read(root.join(FOLDER).join(FILE)).ok() == block(ruleset).map(String::into_bytes)
+    let there = fs::read(root.join(FOLDER).join(FILE));
+    block(ruleset).is_some_and(|wanted| there.is_ok_and(|there| there == wanted.as_bytes()))
 }
 
 fn block(ruleset: &Ruleset) -> Option<String> {

@@ -70,7 +70,7 @@ pub fn publish(root: &Path, names: &Names) -> io::Result<()> {
 }
 
 fn restarted(init: &Path) -> io::Result<bool> {
-    let null = program::null()?;
+    let null = streams::null()?;
     let words = ["/bin/sh", "-c", "\"$0\" restart >/dev/null 2>&1 &"].map(OsStr::new);
     let [shell, option, script] = words;
     let words = [shell, option, script, init.as_os_str()];

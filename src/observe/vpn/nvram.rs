@@ -61,8 +61,8 @@ mod tests {
 
     type Row = (String, String, Option<u16>, Option<u16>);
 
-    /// A firmware with these settings, and what is found in them: device, server, port, source port.
-    fn found(name: &str, program: &str, settings: &str) -> (PathBuf, Nvram, Vec<Row>) {
+    /// The root of a firmware with these settings.
+    fn firmware(name: &str, program: &str, settings: &str) -> PathBuf {
         let root = std::env::temp_dir().join(format!("vks-{name}-{}", std::process::id()));
         let program = root.join(program);
         fs::create_dir_all(program.parent().unwrap()).unwrap();
@@ -72,6 +72,12 @@ mod tests {
         let script = format!("#!/bin/sh\n[ \"$1\" = get ] && sed -n \"s/^$2=//p\" {file}\n");
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        root
+    }
+
+    /// A firmware with these settings, and what is found in them: device, server, port, source port.
+    fn found(name: &str, program: &str, settings: &str) -> (PathBuf, Nvram, Vec<Row>) {
+        let root = firmware(name, program, settings);
         if name == "merlin" {
             fs::create_dir_all(root.join("jffs/openvpn")).unwrap();
             let custom = root.join("jffs/openvpn/vpn_client2_custom3");
@@ -160,11 +166,9 @@ mod tests {
 
     #[test]
     fn the_clients_of_dd_wrt_are_found_with_their_devices() {
-        let root = std::env::temp_dir().join(format!("vks-ddwrt-{}", std::process::id()));
-        fs::create_dir_all(root.join("usr/sbin")).unwrap();
-        let settings = root.join("settings");
-        fs::write(
-            &settings,
+        let root = firmware(
+            "ddwrt",
+            "usr/sbin/nvram",
             "lan_ifname=br0\nwan_ifname=vlan2\n\
              openvpncl_enable=1\nopenvpncl_tuntap=tun\nopenvpncl_proto=udp4\nopenvpncl_multirem=1\n\
              openvpncl_remoteip=192.0.2.1\nopenvpncl_remoteport=1194\n\
@@ -175,13 +179,7 @@ mod tests {
              oet1_endpoint1=0\noet1_rem1=192.0.2.10\noet1_peerport1=51820\n\
              oet2_en=0\noet2_proto=2\noet2_peers=1\n\
              oet3_en=1\noet3_proto=1\noet3_peers=1\n",
-        )
-        .unwrap();
-        let program = root.join("usr/sbin/nvram");
-        let settings = settings.display();
-        let script = format!("#!/bin/sh\n[ \"$1\" = get ] && sed -n \"s/^$2=//p\" {settings}\n");
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        );
 
         let nvram = Nvram::open(&root).unwrap();
         assert_eq!(nvram.devices("lan"), ["br0"]);
