@@ -365,16 +365,9 @@ impl Stage {
             let watch = self.lab.watch()?;
             let sent = send(ns, None, Flow::all_kinds(&internet()), SOME, 400)?;
             let seen = watch.finish()?;
-            for s in &sent {
-                let arrived = Seen::distinct(&seen.vpn, std::slice::from_ref(s));
-                if arrived != s.sent {
-                    let what = format!("{who:?}: {:?} to {}", s.flow.kind, s.flow.to);
-                    return Err(
-                        format!("{what}: {arrived} of {} through the tunnel", s.sent).into()
-                    );
-                }
-                count += arrived;
-            }
+            Seen::all_arrived(&seen.vpn, &sent)
+                .map_err(|e| format!("{who:?}, through the tunnel: {e}"))?;
+            count += sent.iter().map(|s| s.sent).sum::<u32>();
             if let Some(p) = seen.strays().next() {
                 return Err(format!("{who:?}: beside the tunnel: {p}").into());
             }

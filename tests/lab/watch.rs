@@ -1,11 +1,11 @@
 //! What is watched in the network, and what the captures amount to.
 
-use super::Res;
 use super::capture::Capture;
 use super::ns::Ns;
 use super::packet::{Packet, UDP};
 use super::topology::{ENDPOINT_PORT, Lab, endpoint};
-use super::traffic::Sent;
+use super::traffic::{Flow, Sent};
+use super::{Error, Res};
 use std::collections::HashSet;
 
 impl Lab {
@@ -87,6 +87,20 @@ impl Seen {
         marks.len() as u32
     }
 
+    /// An error unless every packet of each flow is among `packets`.
+    pub fn all_arrived<'a>(
+        packets: &[Packet],
+        sent: impl IntoIterator<Item = &'a Sent>,
+    ) -> Res<()> {
+        for s in sent {
+            let arrived = Self::distinct(packets, std::slice::from_ref(s));
+            if arrived != s.sent {
+                return Err(missing(s, s.sent, arrived));
+            }
+        }
+        Ok(())
+    }
+
     /// Counts a step in which these flows were sent.
     pub fn tally(&self, sent: &[Sent]) -> Tally {
         Tally {
@@ -95,4 +109,10 @@ impl Seen {
             leaked: self.strays().count() as u32,
         }
     }
+}
+
+/// Lost packets, as an error.
+pub fn missing(sent: &Sent, expected: u32, arrived: u32) -> Error {
+    let Flow { kind, to, id } = &sent.flow;
+    format!("flow {id} {kind:?} to {to}: of {expected} packets only {arrived} arrived").into()
 }

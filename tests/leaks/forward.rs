@@ -9,7 +9,7 @@ use crate::lab::watch::Seen;
 use crate::stage::Expect::{AllLeak, SomeLeak, Tight};
 use crate::stage::System::{DdWrt, None, Zones};
 use crate::stage::{
-    AFTER, BEFORE, GUARDED, LAYER1, LAYER2, Outcome, RATE, STRICT, Scenario, Stage, missing,
+    AFTER, BEFORE, GUARDED, LAYER1, LAYER2, Outcome, RATE, STRICT, Scenario, Stage,
 };
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -292,12 +292,7 @@ fn ipv6_falls_back(stage: &mut Stage) -> Res<Outcome> {
         s.lab.router.ip("route del default via fd09::1 dev wg0 metric 5\n")
     })?;
     // IPv4 goes on through the tunnel as if nothing had happened.
-    for s in sent.iter().filter(|s| s.flow.to.is_ipv4()) {
-        let arrived = Seen::distinct(&seen.vpn, std::slice::from_ref(s));
-        if arrived != s.sent {
-            return Err(missing(s, s.sent, arrived));
-        }
-    }
+    Seen::all_arrived(&seen.vpn, sent.iter().filter(|s| s.flow.to.is_ipv4()))?;
     let leaked_v4 = outcome.flows.iter().any(|f| f.flow.to.is_ipv4() && f.leaked > 0);
     if leaked_v4 {
         return Err("IPv4 left the tunnel".into());

@@ -4,13 +4,12 @@ use crate::lab::capture::Capture;
 use crate::lab::server::Servers;
 use crate::lab::topology::{ECHO, FORWARDED, client, internet, lan, tunnel, tunnel_peer, uplink};
 use crate::lab::traffic::{Flood, Flow, Kind, send};
-use crate::lab::watch::Seen;
+use crate::lab::watch::{Seen, missing};
 use crate::lab::{Res, wait_for};
 use crate::stage::Expect::{AllLeak, SomeLeak, Tight};
 use crate::stage::System::{DdWrt, None, Product, Zones};
 use crate::stage::{
     AFTER, BEFORE, FlowCount, LAYER1, LAYER2, Outcome, RATE, STRICT, Scenario, Setting, Stage,
-    missing,
 };
 use std::net::IpAddr;
 

@@ -7,10 +7,10 @@ use crate::lab::topology::{
     ECHO, ENDPOINT_PORT, endpoint, gateway, internet, lan, resolver, tunnel_peer,
 };
 use crate::lab::traffic::{Flow, Kind, can_become, question, send};
-use crate::lab::watch::Seen;
+use crate::lab::watch::{Seen, missing};
 use crate::stage::Expect::{AllLeak, Tight};
 use crate::stage::System::{DdWrt, None, Product, Zones};
-use crate::stage::{AFTER, Outcome, RATE, STRICT, Scenario, Setting, Stage, missing};
+use crate::stage::{AFTER, Outcome, RATE, STRICT, Scenario, Setting, Stage};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
@@ -182,10 +182,7 @@ fn endpoint_other_ports(stage: &mut Stage) -> Res<Outcome> {
             .filter(|p| p.is_to(&endpoint(), UDP, ENDPOINT_PORT))
             .cloned()
             .collect();
-        let arrived = Seen::distinct(&to_endpoint, std::slice::from_ref(s));
-        if arrived != s.sent {
-            return Err(missing(s, s.sent, arrived));
-        }
+        Seen::all_arrived(&to_endpoint, [s])?;
     }
     Ok(outcome)
 }
@@ -232,12 +229,7 @@ fn rerouted_by_mark(stage: &mut Stage) -> Res<Outcome> {
     }
     let seen = watch.finish()?;
     // The tunnel was there all the time: what had no mark went through it.
-    for s in &unmarked {
-        let arrived = Seen::distinct(&seen.vpn, std::slice::from_ref(s));
-        if arrived != s.sent {
-            return Err(missing(s, s.sent, arrived));
-        }
-    }
+    Seen::all_arrived(&seen.vpn, &unmarked)?;
     stage.verify()?;
     Ok(Outcome::count(seen.strays(), &sent, 0))
 }

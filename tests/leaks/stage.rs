@@ -6,8 +6,8 @@ use crate::lab::packet::{Packet, TCP};
 use crate::lab::product::{Product, configuration};
 use crate::lab::topology::{Lab, OPEN_ROUTER, Tunnel};
 use crate::lab::traffic::{Flood, Flow, Kind, Sent};
-use crate::lab::watch::Seen;
-use crate::lab::{Error, Res, wait_for};
+use crate::lab::watch::{Seen, missing};
+use crate::lab::{Res, wait_for};
 use std::fmt;
 use std::process::Output;
 
@@ -372,14 +372,8 @@ impl Stage {
         let watch = self.lab.watch()?;
         let sent = crate::lab::traffic::send(from, None, flows, AFTER, RATE)?;
         let seen = watch.finish()?;
-        for s in &sent {
-            let one = std::slice::from_ref(s);
-            for place in [&seen.vpn, &seen.internet] {
-                let arrived = Seen::distinct(place, one);
-                if arrived != s.sent {
-                    return Err(missing(s, s.sent, arrived));
-                }
-            }
+        for place in [&seen.vpn, &seen.internet] {
+            Seen::all_arrived(place, &sent)?;
         }
         self.verify()?;
         // None of these was exposed: the tunnel was there.
@@ -387,12 +381,6 @@ impl Stage {
         outcome.flows.iter_mut().for_each(|f| f.exposed = 0);
         Ok(outcome)
     }
-}
-
-/// Lost packets, as an error.
-pub fn missing(sent: &Sent, expected: u32, arrived: u32) -> Error {
-    let Flow { kind, to, id } = &sent.flow;
-    format!("flow {id} {kind:?} to {to}: of {expected} packets only {arrived} arrived").into()
 }
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vpn-killswitch");

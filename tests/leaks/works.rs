@@ -12,7 +12,7 @@ use crate::lab::watch::Seen;
 use crate::lab::{Res, wait_for};
 use crate::stage::Expect::Tight;
 use crate::stage::System::{None, Product};
-use crate::stage::{AFTER, BEFORE, Outcome, RATE, STRICT, Scenario, Setting, Stage, missing};
+use crate::stage::{AFTER, BEFORE, Outcome, RATE, STRICT, Scenario, Setting, Stage};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -137,12 +137,7 @@ fn changes_do_not_interrupt(stage: &mut Stage) -> Res<Outcome> {
     }
     let sent = flood.stop()?;
     let seen = watch.finish()?;
-    for s in &sent {
-        let arrived = Seen::distinct(&seen.internet, std::slice::from_ref(s));
-        if arrived != s.sent {
-            return Err(missing(s, s.sent, arrived));
-        }
-    }
+    Seen::all_arrived(&seen.internet, &sent)?;
     stage.verify()?;
     Ok(Outcome::count(seen.strays(), &sent, 0))
 }
@@ -182,12 +177,7 @@ fn uplink_housekeeping(stage: &mut Stage) -> Res<Outcome> {
     let kind = |p: &Packet, kind| p.proto == ICMPV6 && p.icmp() == Some((kind, 0));
     arrivals.wait("router solicitation", 5.0, |p| !p.outgoing && kind(p, 133))?;
     let seen = watch.finish()?;
-    for s in &sent {
-        let arrived = Seen::distinct(&seen.uplink, std::slice::from_ref(s));
-        if arrived != s.sent {
-            return Err(missing(s, s.sent, arrived));
-        }
-    }
+    Seen::all_arrived(&seen.uplink, &sent)?;
     for (name, number) in [("neighbour solicitation", 135), ("neighbour advertisement", 136)] {
         if !seen.uplink.iter().any(|p| kind(p, number)) {
             return Err(format!("no {name} from the router").into());

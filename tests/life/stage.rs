@@ -139,13 +139,7 @@ impl Stage {
         let watch = self.lab.watch()?;
         let sent = send(from, None, Flow::all_kinds(&internet()), SOME, 400)?;
         let seen = watch.finish()?;
-        for s in &sent {
-            let arrived = Seen::distinct(&seen.internet, std::slice::from_ref(s));
-            if arrived != s.sent {
-                let what = format!("{:?} to {}", s.flow.kind, s.flow.to);
-                return Err(format!("{what}: of {} packets {arrived} arrived", s.sent).into());
-            }
-        }
+        Seen::all_arrived(&seen.internet, &sent)?;
         if let Some(p) = seen.strays().next() {
             return Err(format!("beside the tunnel: {p}").into());
         }
